@@ -1,0 +1,78 @@
+//! Rotary position embedding (Su et al., arXiv 2104.09864), half-rotation form.
+
+use super::{activation, same, vector};
+use crate::interp::{EvalContext, EvalError};
+use crate::op;
+use crate::op::OpRules;
+use crate::tensor::Tensor;
+use crate::types::{DType, Dim, Type};
+
+op! {
+    /// cos (first half) and sin (second half) of position · inv_freq, for every token.
+    RopeTable = "rope_table"("positions", "inv_freq") {
+        /// Factor on cos and sin (YaRN; else 1).
+        attention_factor: f32,
+    }
+}
+
+op! {
+    /// Rotates the pairs (i, i + head_dim/2) of every head by the angles of a [`RopeTable`].
+    Rope = "rope"("x", "table") {}
+}
+
+impl OpRules for RopeTable {
+    fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
+        let half = vector("inv_freq", operands[1])?;
+        match (operands[0].dtype, operands[0].shape.as_slice()) {
+            (DType::I32, [rows]) => {
+                let head_dim = half.checked_mul(2).ok_or("head_dim overflows")?;
+                Ok(Type::new(DType::F32, [*rows, Dim::Fixed(head_dim)]))
+            }
+            _ => Err(format!("positions must be i32[T], found {}", operands[0])),
+        }
+    }
+
+    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+        let (positions, inv_freq) = (operands[0].ints(), operands[1].floats());
+        let mut out = Vec::with_capacity(positions.len() * inv_freq.len() * 2);
+        for &p in positions {
+            let angles = inv_freq.iter().map(|f| p as f32 * f);
+            out.extend(angles.clone().map(|a| a.cos() * self.attention_factor));
+            out.extend(angles.map(|a| a.sin() * self.attention_factor));
+        }
+        Ok(Tensor::f32(&[positions.len(), inv_freq.len() * 2], out))
+    }
+}
+
+impl OpRules for Rope {
+    fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
+        let (rows, d) = activation("x", operands[0])?;
+        let (table_rows, head_dim) = activation("table", operands[1])?;
+        if rows != table_rows {
+            return Err(format!("x has {rows} rows, the table {table_rows}"));
+        }
+        if head_dim % 2 != 0 {
+            return Err(format!("head_dim is {head_dim}, it must be even"));
+        }
+        same("channels left over from whole heads", 0, d % head_dim)?;
+        Ok(operands[0].clone())
+    }
+
+    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+        let (x, table) = (operands[0], operands[1]);
+        let (head_dim, half) = (table.width(), table.width() / 2);
+        let mut out = vec![0.0; x.floats().len()];
+        for t in 0..x.rows() {
+            let (cos, sin) = table.floats()[t * head_dim..][..head_dim].split_at(half);
+            let row = t * x.width()..(t + 1) * x.width();
+            let heads = x.floats()[row.clone()].chunks(head_dim);
+            for (x, y) in heads.zip(out[row].chunks_mut(head_dim)) {
+                for i in 0..half {
+                    y[i] = x[i] * cos[i] - x[i + half] * sin[i];
+                    y[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
+                }
+            }
+        }
+        Ok(Tensor::f32(&x.shape, out))
+    }
+}
