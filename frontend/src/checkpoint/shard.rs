@@ -1,0 +1,51 @@
+//! One mapped safetensors file.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::header::Header;
+use crate::error::Error;
+
+/// A safetensors file in memory, its header checked against its length.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub path: PathBuf,
+    pub header: Header,
+    map: Mmap,
+}
+
+impl Shard {
+    /// Maps the file and checks its header.
+    pub fn open(path: &Path) -> Result<Shard, Error> {
+        if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
+            return Err(Error::file(path, "not a regular file"));
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        // SAFETY: the map is read-only and lives as long as the `Shard`. The one thing Rust cannot
+        // rule out, another process shortening or rewriting the file while it is mapped, is the
+        // known limit of every memory-mapped reader and is stated at `Checkpoint`.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let header = Header::parse(&map).map_err(|e| match e.tensor {
+            Some(tensor) => Error::tensor(path, &tensor, e.reason),
+            None => Error::file(path, e.reason),
+        })?;
+        Ok(Shard {
+            path: path.to_path_buf(),
+            header,
+            map,
+        })
+    }
+
+    /// The bytes of a tensor of this file.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let (begin, end) = self.header.tensors.get(name)?.data_offsets;
+        self.map[self.header.data_start..].get(begin..end)
+    }
+
+    /// The file's name, without its folder.
+    pub fn file_name(&self) -> &str {
+        self.path.file_name().and_then(|n| n.to_str()).unwrap_or("")
+    }
+}
