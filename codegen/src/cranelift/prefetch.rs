@@ -1,0 +1,121 @@
+//! Prefetches, which CLIF does not have.
+//!
+//! A prefetch goes through Cranelift as a one-byte load whose result nobody uses, marked with a
+//! trap code of its own. Cranelift keeps it, for a load that may trap has an effect, and records
+//! where in the code it stands. Afterwards the instruction there is rewritten into the prefetch
+//! with the same address operand, which has the same length on x86-64 and on aarch64 alike.
+
+use crate::level::Arch;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, TrapCode, Value, types};
+use cranelift_codegen::MachTrap;
+use cranelift_frontend::FunctionBuilder;
+
+/// Marks the loads that stand for prefetches.
+const MARK: TrapCode = TrapCode::unwrap_user(1);
+
+/// Emits the load that stands for a prefetch.
+pub(super) fn mark(builder: &mut FunctionBuilder<'_>, ptr: Value, offset: i32) {
+    let flags = MemFlagsData::new().with_trap_code(Some(MARK));
+    builder.ins().uload8(types::I64, flags, ptr, offset);
+}
+
+/// Rewrites the marked loads in `code` into prefetches into all cache levels.
+///
+/// # Errors
+/// A marked place with something else than the load; a defect of this file.
+pub(super) fn rewrite(code: &mut [u8], traps: &[MachTrap], arch: Arch) -> Result<(), String> {
+    for trap in traps.iter().filter(|trap| trap.code == MARK) {
+        let at = trap.offset as usize;
+        let rewritten = code.get_mut(at..).and_then(|code| match arch {
+            Arch::X86_64 => rewrite_x86(code),
+            Arch::Aarch64 => rewrite_aarch64(code),
+        });
+        rewritten.ok_or_else(|| format!("there is no load to make a prefetch of at {at:#x}"))?;
+    }
+    Ok(())
+}
+
+/// `movzx r64, byte [address]` to `prefetcht0 [address]`: the second opcode byte and the register
+/// field change, and the prefix bits that belong to the register go.
+fn rewrite_x86(code: &mut [u8]) -> Option<()> {
+    const REX: u8 = 0x40;
+    const REX_W_AND_R: u8 = 0x0c;
+    const PREFETCH_T0: u8 = 1 << 3;
+    let prefixed = *code.first()? & 0xf0 == REX;
+    let opcode = usize::from(prefixed);
+    let [0x0f, second, modrm] = code.get_mut(opcode..opcode + 3)? else {
+        return None;
+    };
+    let is_register = *modrm & 0xc0 == 0xc0;
+    if *second != 0xb6 || is_register {
+        return None;
+    }
+    *second = 0x18;
+    *modrm = *modrm & 0xc7 | PREFETCH_T0;
+    if prefixed {
+        code[0] &= !REX_W_AND_R;
+    }
+    Some(())
+}
+
+/// `ldrb` to `prfm pldl1keep` in each of its address forms: the scaled offset, which `prfm` counts
+/// in eights, the unscaled offset, and the register offset, which `ldrb` does not scale.
+fn rewrite_aarch64(code: &mut [u8]) -> Option<()> {
+    let word: &mut [u8; 4] = code.first_chunk_mut()?;
+    let load = u32::from_le_bytes(*word);
+    let base = load & 0x3e0;
+    let prefetch = if load & 0xffc0_0000 == 0x3940_0000 {
+        let offset = load >> 10 & 0xfff;
+        0xf980_0000 | offset / 8 << 10 | base
+    } else if load & 0xffe0_0c00 == 0x3840_0000 {
+        0xf880_0000 | load & 0x001f_f000 | base
+    } else if load & 0xffe0_0c00 == 0x3860_0800 {
+        0xf8a0_0800 | load & 0x001f_e000 | base
+    } else {
+        return None;
+    };
+    *word = prefetch.to_le_bytes();
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x86(code: &[u8]) -> Option<Vec<u8>> {
+        let mut code = code.to_vec();
+        rewrite_x86(&mut code).map(|()| code)
+    }
+
+    #[test]
+    fn x86_loads_become_prefetches_of_the_same_address() {
+        // movzx rax, byte [rdi + 0x2000] and movzx r9, byte [r8 + r15 + 0x10], as assembled.
+        let near = x86(&[0x48, 0x0f, 0xb6, 0x87, 0, 0x20, 0, 0]);
+        assert_eq!(near, Some(vec![0x40, 0x0f, 0x18, 0x8f, 0, 0x20, 0, 0]));
+        let indexed = x86(&[0x4f, 0x0f, 0xb6, 0x4c, 0x38, 0x10]);
+        assert_eq!(indexed, Some(vec![0x43, 0x0f, 0x18, 0x4c, 0x38, 0x10]));
+        let bare = x86(&[0x0f, 0xb6, 0x0f]);
+        assert_eq!(bare, Some(vec![0x0f, 0x18, 0x0f]));
+    }
+
+    #[test]
+    fn x86_other_instructions_are_refused() {
+        // A move between registers, a 16-bit load, a cut instruction, nothing.
+        for code in [&[0x0f, 0xb6, 0xc1][..], &[0x0f, 0xb7, 0x07], &[0x48, 0x0f], &[]] {
+            assert_eq!(x86(code), None, "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn aarch64_loads_become_prefetches_of_the_same_address() {
+        let rewrite = |load: u32| {
+            let mut code = load.to_le_bytes();
+            rewrite_aarch64(&mut code).map(|()| u32::from_le_bytes(code))
+        };
+        // ldrb w9, [x3, #64]; ldurb w9, [x3, #-8]; ldrb w9, [x3, x4]
+        assert_eq!(rewrite(0x3941_0069), Some(0xf980_2060));
+        assert_eq!(rewrite(0x385f_8069), Some(0xf89f_8060));
+        assert_eq!(rewrite(0x3864_6869), Some(0xf8a4_6860));
+        assert_eq!(rewrite(0xd503_201f), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! Rotary position embedding, half-rotation form.
+
+use super::Spec;
+use super::shape::{for_columns, split_item};
+use crate::kir::{Builder, Kernel, UnOp};
+
+/// Rotates every head of `x` by the table's angles; items: tokens × heads.
+pub struct Rope {
+    /// Heads.
+    pub heads: usize,
+    /// Channels of a head; even.
+    pub head_dim: usize,
+    /// Elements a row of x.
+    pub x_stride: usize,
+}
+
+impl Spec for Rope {
+    fn name(&self) -> String {
+        format!("rope_h{}_d{}_x{}", self.heads, self.head_dim, self.x_stride)
+    }
+
+    fn build(&self, width: usize) -> Kernel {
+        let mut b = Builder::new(&self.name(), width);
+        let x = b.input("x");
+        let table = b.input("table");
+        let out = b.output("out");
+        let (heads, head_dim) = (self.heads as i64, self.head_dim as i64);
+        let half = head_dim / 2;
+        let (begin, end) = b.range();
+        b.for_range(begin, end, 1, |b, item| {
+            let (token, head) = split_item(b, item, heads);
+            let column = b.mul_imm(head, head_dim);
+            let from = super::shape::address(b, x, token, self.x_stride as i64, column);
+            let to = b.at(out, item, head_dim * 4);
+            let angles = b.at(table, token, head_dim * 4);
+            for_columns(b, half, &mut |b, column, ty| {
+                let upper = (half * 4) as i32;
+                let at = b.at(from, column, 4);
+                let (x0, x1) = (b.load(ty, at, 0), b.load(ty, at, upper));
+                let at = b.at(angles, column, 4);
+                let (cos, sin) = (b.load(ty, at, 0), b.load(ty, at, upper));
+                let minus = b.un(UnOp::Neg, sin);
+                let (y0, y1) = (b.mul(x0, cos), b.mul(x1, cos));
+                let (y0, y1) = (b.fma(x1, minus, y0), b.fma(x0, sin, y1));
+                let at = b.at(to, column, 4);
+                b.store(at, 0, y0);
+                b.store(at, upper, y1);
+            });
+        });
+        b.finish()
+    }
+}

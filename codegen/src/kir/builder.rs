@@ -1,0 +1,394 @@
+//! Writes kernels: one method an instruction, types inferred, loops as closures.
+
+use super::types::{
+    BinOp, Block, CmpOp, Elem, Inst, Kernel, MemType, Param, Stmt, Ty, UnOp, Val, Var,
+};
+
+/// Builds one [`Kernel`].
+pub struct Builder {
+    kernel: Kernel,
+    blocks: Vec<Block>,
+    width: usize,
+}
+
+impl Builder {
+    /// A kernel with vectors of `width` bytes (16, 32 or 64).
+    pub fn new(name: &str, width: usize) -> Self {
+        Builder {
+            kernel: Kernel {
+                name: name.to_string(),
+                params: Vec::new(),
+                scalars: Vec::new(),
+                values: Vec::new(),
+                vars: Vec::new(),
+                body: Vec::new(),
+            },
+            blocks: vec![Vec::new()],
+            width,
+        }
+    }
+
+    /// Bytes of a vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// f32 lanes of a vector.
+    pub fn lanes(&self) -> usize {
+        self.width / 4
+    }
+
+    /// The vector type of `elem`.
+    pub fn vec(&self, elem: Elem) -> Ty {
+        Ty::vector(elem, self.width)
+    }
+
+    /// The finished kernel.
+    pub fn finish(mut self) -> Kernel {
+        self.kernel.body = self.blocks.pop().expect("the outermost block");
+        assert!(self.blocks.is_empty(), "a block was left open");
+        self.kernel
+    }
+
+    /// Type of a value.
+    pub fn ty(&self, v: Val) -> Ty {
+        self.kernel.ty(v)
+    }
+
+    fn push(&mut self, stmt: Stmt) {
+        self.blocks.last_mut().expect("an open block").push(stmt);
+    }
+
+    /// Emits an instruction with a result of type `ty`.
+    pub fn emit(&mut self, ty: Ty, inst: Inst) -> Val {
+        let val = self.fresh(ty);
+        self.push(Stmt::Let(val, inst));
+        val
+    }
+
+    fn fresh(&mut self, ty: Ty) -> Val {
+        self.kernel.values.push(ty);
+        Val(self.kernel.values.len() as u32 - 1)
+    }
+
+    /// Declares the next pointer parameter that is read, and gives its address.
+    pub fn input(&mut self, name: &str) -> Val {
+        self.param(name, false)
+    }
+
+    /// Declares the next pointer parameter that is written, and gives its address.
+    pub fn output(&mut self, name: &str) -> Val {
+        self.param(name, true)
+    }
+
+    fn param(&mut self, name: &str, written: bool) -> Val {
+        self.kernel.params.push(Param {
+            name: name.to_string(),
+            written,
+        });
+        self.emit(Ty::I64, Inst::Param(self.kernel.params.len() - 1))
+    }
+
+    /// Declares the next scalar argument and gives its value.
+    pub fn scalar(&mut self, name: &str) -> Val {
+        self.kernel.scalars.push(name.to_string());
+        self.emit(Ty::I64, Inst::Scalar(self.kernel.scalars.len() - 1))
+    }
+
+    /// `bytes` bytes of stack.
+    pub fn stack(&mut self, bytes: usize) -> Val {
+        self.emit(Ty::I64, Inst::Stack { bytes })
+    }
+
+    /// First and one past the last work item.
+    pub fn range(&mut self) -> (Val, Val) {
+        let begin = self.emit(Ty::I64, Inst::Begin);
+        (begin, self.emit(Ty::I64, Inst::End))
+    }
+
+    /// Number of the worker.
+    pub fn worker(&mut self) -> Val {
+        self.emit(Ty::I64, Inst::Worker)
+    }
+
+    /// An i64 constant.
+    pub fn int(&mut self, x: i64) -> Val {
+        self.emit(Ty::I64, Inst::Int(x))
+    }
+
+    /// An integer in every lane of `ty`.
+    pub fn int_of(&mut self, ty: Ty, x: i64) -> Val {
+        self.emit(ty, Inst::Int(x))
+    }
+
+    /// A float in every lane of `ty`.
+    pub fn float_of(&mut self, ty: Ty, x: f32) -> Val {
+        self.emit(ty, Inst::Float(x))
+    }
+
+    /// A float in every lane of a full vector.
+    pub fn float(&mut self, x: f32) -> Val {
+        let ty = self.vec(Elem::F32);
+        self.float_of(ty, x)
+    }
+
+    /// Sixteen constant bytes in every 16-byte group of a full vector.
+    pub fn bytes(&mut self, elem: Elem, bytes: [u8; 16]) -> Val {
+        let ty = self.vec(elem);
+        self.emit(ty, Inst::Bytes(bytes))
+    }
+
+    /// A scalar in every lane of a full vector.
+    pub fn splat(&mut self, v: Val) -> Val {
+        let ty = self.vec(self.ty(v).elem);
+        self.emit(ty, Inst::Splat(v))
+    }
+
+    /// Declares a variable with its first value.
+    pub fn var(&mut self, init: Val) -> Var {
+        self.kernel.vars.push(self.ty(init));
+        let var = Var(self.kernel.vars.len() as u32 - 1);
+        self.set(var, init);
+        var
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, var: Var, value: Val) {
+        self.push(Stmt::Set(var, value));
+    }
+
+    /// Reads a variable.
+    pub fn get(&mut self, var: Var) -> Val {
+        let ty = self.kernel.vars[var.0 as usize];
+        self.emit(ty, Inst::Get(var))
+    }
+
+    fn bin(&mut self, op: BinOp, a: Val, b: Val) -> Val {
+        self.emit(self.ty(a), Inst::Bin(op, a, b))
+    }
+
+    /// a + b
+    pub fn add(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Add, a, b)
+    }
+    /// a − b
+    pub fn sub(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Sub, a, b)
+    }
+    /// a · b
+    pub fn mul(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Mul, a, b)
+    }
+    /// a / b
+    pub fn div(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Div, a, b)
+    }
+    /// The smaller.
+    pub fn min(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Min, a, b)
+    }
+    /// The larger.
+    pub fn max(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Max, a, b)
+    }
+    /// Bitwise and.
+    pub fn and(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::And, a, b)
+    }
+    /// Bitwise or.
+    pub fn or(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Or, a, b)
+    }
+    /// Bitwise exclusive or.
+    pub fn xor(&mut self, a: Val, b: Val) -> Val {
+        self.bin(BinOp::Xor, a, b)
+    }
+
+    /// a + constant, for i64.
+    pub fn add_imm(&mut self, a: Val, x: i64) -> Val {
+        let x = self.int(x);
+        self.add(a, x)
+    }
+    /// a · constant, for i64.
+    pub fn mul_imm(&mut self, a: Val, x: i64) -> Val {
+        let x = self.int(x);
+        self.mul(a, x)
+    }
+    /// base + index · stride, for i64.
+    pub fn at(&mut self, base: Val, index: Val, stride: i64) -> Val {
+        let offset = self.mul_imm(index, stride);
+        self.add(base, offset)
+    }
+
+    /// One-operand arithmetic.
+    pub fn un(&mut self, op: UnOp, a: Val) -> Val {
+        self.emit(self.ty(a), Inst::Un(op, a))
+    }
+    /// a·b + c
+    pub fn fma(&mut self, a: Val, b: Val, c: Val) -> Val {
+        self.emit(self.ty(a), Inst::Fma(a, b, c))
+    }
+    /// Left shift.
+    pub fn shl(&mut self, a: Val, by: u8) -> Val {
+        self.emit(self.ty(a), Inst::Shl(a, by))
+    }
+    /// Logical right shift.
+    pub fn shr(&mut self, a: Val, by: u8) -> Val {
+        self.emit(self.ty(a), Inst::Shr(a, by))
+    }
+    /// Comparison; a mask.
+    pub fn cmp(&mut self, op: CmpOp, a: Val, b: Val) -> Val {
+        let elem = match self.ty(a).elem {
+            Elem::F32 => Elem::I32,
+            e => e,
+        };
+        let ty = self.ty(a).with_elem(elem);
+        self.emit(ty, Inst::Cmp(op, a, b))
+    }
+    /// Bits of `a` where the mask is one, of `b` elsewhere.
+    pub fn select(&mut self, mask: Val, a: Val, b: Val) -> Val {
+        self.emit(self.ty(a), Inst::Select(mask, a, b))
+    }
+    /// f32 to i32, to nearest.
+    pub fn to_int(&mut self, a: Val) -> Val {
+        let ty = self.ty(a).with_elem(Elem::I32);
+        self.emit(ty, Inst::ToInt(a))
+    }
+    /// Integer to f32.
+    pub fn to_float(&mut self, a: Val) -> Val {
+        let ty = Ty {
+            elem: Elem::F32,
+            lanes: self.ty(a).lanes,
+        };
+        self.emit(ty, Inst::ToFloat(a))
+    }
+    /// The same bits as elements of another type.
+    pub fn bitcast(&mut self, a: Val, elem: Elem) -> Val {
+        let ty = self.ty(a).with_elem(elem);
+        self.emit(ty, Inst::Bitcast(a))
+    }
+
+    fn wider(&self, a: Val) -> Ty {
+        let ty = self.ty(a);
+        match ty.elem {
+            Elem::I8 => ty.with_elem(Elem::I16),
+            Elem::I16 => ty.with_elem(Elem::I32),
+            e => panic!("{e:?} lanes are not widened"),
+        }
+    }
+    /// Zero-extends half of the lanes.
+    pub fn widen_u(&mut self, a: Val, high: bool) -> Val {
+        self.emit(self.wider(a), Inst::WidenU(a, high))
+    }
+    /// Sign-extends half of the lanes.
+    pub fn widen_s(&mut self, a: Val, high: bool) -> Val {
+        self.emit(self.wider(a), Inst::WidenS(a, high))
+    }
+    /// Narrows two vectors with signed saturation.
+    pub fn narrow(&mut self, a: Val, b: Val) -> Val {
+        let ty = self.ty(a);
+        let elem = match ty.elem {
+            Elem::I32 => Elem::I16,
+            Elem::I16 => Elem::I8,
+            e => panic!("{e:?} lanes are not narrowed"),
+        };
+        self.emit(ty.with_elem(elem), Inst::Narrow(a, b))
+    }
+    /// Sign-extends an integer scalar to i64.
+    pub fn extend(&mut self, a: Val) -> Val {
+        self.emit(Ty::I64, Inst::Extend(a))
+    }
+    /// The low 32 bits of an i64 scalar.
+    pub fn trunc(&mut self, a: Val) -> Val {
+        self.emit(Ty::I32, Inst::Trunc(a))
+    }
+    /// Byte table look-up within 16-byte groups.
+    pub fn lookup16(&mut self, table: Val, index: Val) -> Val {
+        self.emit(self.ty(index), Inst::Lookup16 { table, index })
+    }
+    /// Interleaves halves within 16-byte groups.
+    pub fn interleave(&mut self, a: Val, b: Val, high: bool) -> Val {
+        self.emit(self.ty(a), Inst::Interleave(a, b, high))
+    }
+    /// One lane.
+    pub fn extract(&mut self, a: Val, lane: u8) -> Val {
+        let ty = Ty::scalar(self.ty(a).elem);
+        self.emit(ty, Inst::Extract(a, lane))
+    }
+    /// Sum of all lanes.
+    pub fn sum(&mut self, a: Val) -> Val {
+        self.emit(Ty::F32, Inst::Sum(a))
+    }
+    /// Largest lane.
+    pub fn max_lane(&mut self, a: Val) -> Val {
+        self.emit(Ty::F32, Inst::MaxLane(a))
+    }
+
+    /// Loads a value of type `ty`.
+    pub fn load(&mut self, ty: Ty, ptr: Val, offset: i32) -> Val {
+        let mem = MemType::Same;
+        self.emit(ty, Inst::Load { ptr, offset, mem })
+    }
+    /// Loads f32 lanes from another form in memory.
+    pub fn load_as(&mut self, ty: Ty, mem: MemType, ptr: Val, offset: i32) -> Val {
+        self.emit(ty, Inst::Load { ptr, offset, mem })
+    }
+    /// Stores a value.
+    pub fn store(&mut self, ptr: Val, offset: i32, value: Val) {
+        self.push(Stmt::Store { ptr, offset, value });
+    }
+    /// Asks for a cache line.
+    pub fn prefetch(&mut self, ptr: Val, offset: i32) {
+        self.push(Stmt::Prefetch { ptr, offset });
+    }
+
+    /// `for iv in (start..end).step_by(step)`
+    pub fn for_range(&mut self, start: Val, end: Val, step: i64, body: impl FnOnce(&mut Self, Val)) {
+        let iv = self.fresh(Ty::I64);
+        self.blocks.push(Vec::new());
+        body(self, iv);
+        let body = self.blocks.pop().expect("the loop's block");
+        self.push(Stmt::For {
+            iv,
+            start,
+            end,
+            step,
+            body,
+        });
+    }
+
+    /// `for iv in (0..n).step_by(step)` with constants; a single turn is emitted in line.
+    pub fn for_const(&mut self, n: i64, step: i64, body: impl FnOnce(&mut Self, Val)) {
+        let start = self.int(0);
+        if n > 0 && n <= step {
+            return body(self, start);
+        }
+        let end = self.int(n);
+        self.for_range(start, end, step, body);
+    }
+
+    /// Runs `then` where the integer scalar `cond` is not 0.
+    pub fn if_then(&mut self, cond: Val, then: impl FnOnce(&mut Self)) {
+        self.if_else(cond, then, |_| {});
+    }
+
+    /// Runs one of two blocks.
+    pub fn if_else(
+        &mut self,
+        cond: Val,
+        then: impl FnOnce(&mut Self),
+        otherwise: impl FnOnce(&mut Self),
+    ) {
+        self.blocks.push(Vec::new());
+        then(self);
+        let then = self.blocks.pop().expect("the block");
+        self.blocks.push(Vec::new());
+        otherwise(self);
+        let otherwise = self.blocks.pop().expect("the block");
+        self.push(Stmt::If {
+            cond,
+            then,
+            otherwise,
+        });
+    }
+}

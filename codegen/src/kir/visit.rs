@@ -1,0 +1,92 @@
+//! The operands of instructions, for passes that treat all instructions alike.
+
+use super::types::{Block, Inst, Stmt, Val, Var};
+
+impl Inst {
+    /// The values that the instruction uses, in order.
+    pub fn operands(&self) -> Vec<Val> {
+        let mut operands = Vec::new();
+        // Only the visiting matters: the copy that comes out is dropped.
+        let _ = self.map_operands(|v| {
+            operands.push(v);
+            v
+        });
+        operands
+    }
+
+    /// The same instruction on other operands: `f` is applied to each, in order.
+    pub fn map_operands(&self, mut f: impl FnMut(Val) -> Val) -> Inst {
+        match *self {
+            Inst::Param(_)
+            | Inst::Scalar(_)
+            | Inst::Begin
+            | Inst::End
+            | Inst::Worker
+            | Inst::Stack { .. }
+            | Inst::Int(_)
+            | Inst::Float(_)
+            | Inst::Bytes(_)
+            | Inst::Get(_) => self.clone(),
+            Inst::Splat(a) => Inst::Splat(f(a)),
+            Inst::Bin(op, a, b) => Inst::Bin(op, f(a), f(b)),
+            Inst::Un(op, a) => Inst::Un(op, f(a)),
+            Inst::Fma(a, b, c) => Inst::Fma(f(a), f(b), f(c)),
+            Inst::Shl(a, by) => Inst::Shl(f(a), by),
+            Inst::Shr(a, by) => Inst::Shr(f(a), by),
+            Inst::Sar(a, by) => Inst::Sar(f(a), by),
+            Inst::Cmp(op, a, b) => Inst::Cmp(op, f(a), f(b)),
+            Inst::Select(mask, a, b) => Inst::Select(f(mask), f(a), f(b)),
+            Inst::ToInt(a) => Inst::ToInt(f(a)),
+            Inst::ToFloat(a) => Inst::ToFloat(f(a)),
+            Inst::Bitcast(a) => Inst::Bitcast(f(a)),
+            Inst::WidenU(a, high) => Inst::WidenU(f(a), high),
+            Inst::WidenS(a, high) => Inst::WidenS(f(a), high),
+            Inst::Narrow(a, b) => Inst::Narrow(f(a), f(b)),
+            Inst::Extend(a) => Inst::Extend(f(a)),
+            Inst::Trunc(a) => Inst::Trunc(f(a)),
+            Inst::Lookup16 { table, index } => Inst::Lookup16 {
+                table: f(table),
+                index: f(index),
+            },
+            Inst::Interleave(a, b, high) => Inst::Interleave(f(a), f(b), high),
+            Inst::Extract(a, lane) => Inst::Extract(f(a), lane),
+            Inst::Sum(a) => Inst::Sum(f(a)),
+            Inst::MaxLane(a) => Inst::MaxLane(f(a)),
+            Inst::Load { ptr, offset, mem } => Inst::Load {
+                ptr: f(ptr),
+                offset,
+                mem,
+            },
+        }
+    }
+}
+
+/// The variables that a block sets, those of the blocks inside it included.
+pub fn variables_set(block: &Block) -> Vec<Var> {
+    let mut set = Vec::new();
+    each_statement(block, &mut |stmt| {
+        if let Stmt::Set(var, _) = stmt {
+            set.push(*var);
+        }
+    });
+    set.sort();
+    set.dedup();
+    set
+}
+
+/// Calls `f` on every statement of a block and of the blocks inside it, outer ones first.
+pub fn each_statement<'a>(block: &'a Block, f: &mut impl FnMut(&'a Stmt)) {
+    for stmt in block {
+        f(stmt);
+        match stmt {
+            Stmt::For { body, .. } => each_statement(body, f),
+            Stmt::If {
+                then, otherwise, ..
+            } => {
+                each_statement(then, f);
+                each_statement(otherwise, f);
+            }
+            Stmt::Let(..) | Stmt::Set(..) | Stmt::Store { .. } | Stmt::Prefetch { .. } => {}
+        }
+    }
+}

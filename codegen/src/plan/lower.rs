@@ -1,0 +1,423 @@
+//! Graph nodes to launches: one function an op.
+
+use std::collections::HashMap;
+
+use rabitc_ir::ops::gate::Activation;
+use rabitc_ir::ops::residual_binary::{Activations, Prologue, ResidualBinary};
+use rabitc_ir::{Dim, Graph, NodeId, Op};
+use rabitc_rbx::{Items, Scalar};
+
+use super::PlanOptions;
+use super::launch::{
+    Buffer, BufferId, HostLaunch, Launch, LaunchWork, Operand, View, per_row, row_scalar,
+};
+use crate::CodegenError;
+use crate::kernels::attention::Attention;
+use crate::kernels::elementwise::{Elementwise, Function};
+use crate::kernels::embed::Embed;
+use crate::kernels::kv_append::KvAppend;
+use crate::kernels::linear::{Linear, Weight};
+use crate::kernels::rb_prepare::{Before, RbPrepare, TableShape, Tables};
+use crate::kernels::rb_product::RbProduct;
+use crate::kernels::rms_norm::RmsNorm;
+use crate::kernels::rope::Rope;
+use crate::kernels::select_rows::SelectRows;
+use crate::kernels::{Float, Spec, shape};
+
+/// A graph as launches over buffers.
+pub struct Lowered {
+    /// The launches, each after those it depends on.
+    pub launches: Vec<Launch>,
+    /// The buffers.
+    pub buffers: Vec<Buffer>,
+    /// The buffer that holds the logits.
+    pub logits: BufferId,
+}
+
+/// Lowers every run-time node of `graph`.
+pub fn lower(graph: &Graph, options: PlanOptions) -> Result<Lowered, CodegenError> {
+    let mut l = Lowering {
+        graph,
+        options,
+        launches: Vec::new(),
+        buffers: Vec::new(),
+        views: HashMap::new(),
+    };
+    for id in graph.order() {
+        if !graph.op(id).compile_time() {
+            l.node(id)?;
+        }
+    }
+    let logits = graph.outputs().iter().find(|(name, _)| name == "logits");
+    let (_, id) = logits.ok_or_else(|| CodegenError::plan("the graph has no output `logits`"))?;
+    let view = l.view(*id)?;
+    if view.column != 0 || graph.ty(*id).last() != Some(view.stride) {
+        return Err(CodegenError::plan("the logits must not be a slice"));
+    }
+    Ok(Lowered {
+        logits: view.buffer,
+        launches: l.launches,
+        buffers: l.buffers,
+    })
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    options: PlanOptions,
+    launches: Vec<Launch>,
+    buffers: Vec<Buffer>,
+    views: HashMap<NodeId, View>,
+}
+
+/// What the lowering functions need to know of the node in hand.
+struct Here {
+    id: NodeId,
+    operands: Vec<NodeId>,
+    rows: Dim,
+    /// Columns of the result.
+    d: usize,
+}
+
+impl Lowering<'_> {
+    fn node(&mut self, id: NodeId) -> Result<(), CodegenError> {
+        let (graph, ty) = (self.graph, self.graph.ty(id));
+        let here = Here {
+            id,
+            operands: graph.operands(id),
+            rows: ty.shape.first().copied().unwrap_or(Dim::Fixed(1)),
+            d: ty.last().unwrap_or(1),
+        };
+        let act = |act| Function::Act(act);
+        match graph.op(id) {
+            Op::Input(_) => Ok(()),
+            Op::Slice(s) => {
+                let mut view = self.view(here.operands[0])?;
+                view.column += s.start;
+                self.views.insert(id, view);
+                Ok(())
+            }
+            Op::Embed(op) => self.embed(&here, op.scale),
+            Op::SelectRows(_) => self.select_rows(&here),
+            Op::RmsNorm(op) => self.rms_norm(&here, op.eps, op.unit_offset),
+            Op::Linear(_) => {
+                let float = self.float(here.operands[1])?;
+                self.linear(&here, Weight::Float(float))
+            }
+            Op::LinearInt8(_) => self.linear(&here, Weight::Int8),
+            Op::AddBias(_) => {
+                let bias = self.float(here.operands[1])?;
+                self.elementwise(&here, Function::AddBias(bias))
+            }
+            Op::Add(_) => self.elementwise(&here, Function::Add),
+            Op::Mul(_) => self.elementwise(&here, Function::Mul),
+            Op::Gate(op) => self.elementwise(&here, Function::Gate(op.act)),
+            Op::Silu(_) => self.elementwise(&here, act(Activation::Silu)),
+            Op::GeluTanh(_) => self.elementwise(&here, act(Activation::GeluTanh)),
+            Op::Softcap(op) => self.elementwise(&here, Function::Softcap(op.cap)),
+            Op::RopeTable(op) => self.rope_table(&here, op.attention_factor),
+            Op::Rope(_) => self.rope(&here),
+            Op::Attention(op) => self.attention(&here, op),
+            Op::ResidualBinary(op) => self.residual_binary(&here, op),
+            op => Err(self.unsupported(id, &format!("there is no CPU kernel for `{}`", op.name()))),
+        }
+    }
+
+    fn unsupported(&self, id: NodeId, reason: &str) -> CodegenError {
+        CodegenError::plan(format!("%{}: {reason}", self.graph.node(id).name))
+    }
+
+    fn view(&self, id: NodeId) -> Result<View, CodegenError> {
+        let view = self.views.get(&id).copied();
+        view.ok_or_else(|| self.unsupported(id, "is read but has no place in memory"))
+    }
+
+    /// Form of a float operand.
+    fn float(&self, id: NodeId) -> Result<Float, CodegenError> {
+        let dtype = self.graph.ty(id).dtype;
+        Float::of(dtype).ok_or_else(|| self.unsupported(id, &format!("{dtype} is no float type")))
+    }
+
+    /// A named tensor of the artifact.
+    fn weight(&self, id: NodeId) -> Result<Operand, CodegenError> {
+        match self.graph.op(id) {
+            Op::Weight(w) => Ok(Operand::Weight(w.name.clone())),
+            _ => Err(self.unsupported(id, "is no tensor of the artifact")),
+        }
+    }
+
+    fn buffer(&mut self, row_bytes: usize) -> BufferId {
+        self.buffers.push(Buffer { row_bytes });
+        self.buffers.len() - 1
+    }
+
+    /// A new buffer for the result of the node in hand.
+    fn result(&mut self, here: &Here) -> Operand {
+        let buffer = self.buffer(here.d * 4);
+        let view = View {
+            buffer,
+            column: 0,
+            stride: here.d,
+        };
+        self.views.insert(here.id, view);
+        Operand::Write(buffer, 0)
+    }
+
+    fn launch(
+        &mut self,
+        here: &Here,
+        spec: impl Spec + 'static,
+        args: Vec<Operand>,
+        scalars: Vec<Scalar>,
+        items: Items,
+    ) {
+        self.launches.push(Launch {
+            node: self.graph.node(here.id).name.clone(),
+            work: LaunchWork::Kernel {
+                spec: Box::new(spec),
+                args,
+                scalars,
+                items,
+            },
+        });
+    }
+
+    fn embed(&mut self, here: &Here, scale: f32) -> Result<(), CodegenError> {
+        let table = here.operands[0];
+        let spec = Embed {
+            d: here.d,
+            vocab: self.graph.ty(table).shape[0].fixed().unwrap_or(0),
+            table: self.float(table)?,
+            scale,
+        };
+        let args = vec![Operand::Ids, self.weight(table)?, self.result(here)];
+        self.launch(here, spec, args, vec![], per_row(here.rows, 1));
+        Ok(())
+    }
+
+    fn select_rows(&mut self, here: &Here) -> Result<(), CodegenError> {
+        let x = self.view(here.operands[0])?;
+        let spec = SelectRows {
+            d: here.d,
+            x_stride: x.stride,
+        };
+        let args = vec![x.read(), Operand::Rows, self.result(here)];
+        self.launch(here, spec, args, vec![], per_row(here.rows, 1));
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, here: &Here, eps: f32, unit_offset: bool) -> Result<(), CodegenError> {
+        let x = self.view(here.operands[0])?;
+        let spec = RmsNorm {
+            d: here.d,
+            group: self.graph.ty(here.operands[1]).last().unwrap_or(here.d),
+            x_stride: x.stride,
+            weight: self.float(here.operands[1])?,
+            eps,
+            unit_offset,
+        };
+        let args = vec![x.read(), self.weight(here.operands[1])?, self.result(here)];
+        self.launch(here, spec, args, vec![], per_row(here.rows, 1));
+        Ok(())
+    }
+
+    fn linear(&mut self, here: &Here, weight: Weight) -> Result<(), CodegenError> {
+        let x = self.view(here.operands[0])?;
+        let row_tile = self.options.row_tile;
+        let spec = Linear {
+            d_in: self.graph.ty(here.operands[1]).last().unwrap_or(0),
+            d_out: here.d,
+            x_stride: x.stride,
+            weight,
+            row_tile,
+            token_tile: self.options.token_tile,
+        };
+        let mut args = vec![x.read()];
+        for operand in &here.operands[1..] {
+            args.push(self.weight(*operand)?);
+        }
+        args.push(self.result(here));
+        let items = Items {
+            constant: here.d.div_ceil(row_tile) as u64,
+            ..Items::default()
+        };
+        self.launch(here, spec, args, vec![row_scalar(here.rows)], items);
+        Ok(())
+    }
+
+    fn elementwise(&mut self, here: &Here, function: Function) -> Result<(), CodegenError> {
+        let a = self.view(here.operands[0])?;
+        let mut args = vec![a.read()];
+        let mut b_stride = 0;
+        if let Some(&second) = here.operands.get(1) {
+            if let Function::AddBias(_) = function {
+                args.push(self.weight(second)?);
+            } else {
+                let b = self.view(second)?;
+                b_stride = b.stride;
+                args.push(b.read());
+            }
+        }
+        args.push(self.result(here));
+        let spec = Elementwise {
+            function,
+            d: here.d,
+            a_stride: a.stride,
+            b_stride,
+        };
+        let items = per_row(here.rows, shape::chunk_count(here.d));
+        self.launch(here, spec, args, vec![], items);
+        Ok(())
+    }
+
+    fn rope_table(&mut self, here: &Here, attention_factor: f32) -> Result<(), CodegenError> {
+        let inv_freq = match self.graph.op(here.operands[1]) {
+            Op::Const(c) => c.data.clone(),
+            _ => return Err(self.unsupported(here.operands[1], "must be a constant")),
+        };
+        let out = self.result(here);
+        self.launches.push(Launch {
+            node: self.graph.node(here.id).name.clone(),
+            work: LaunchWork::Host(HostLaunch::RopeTable {
+                inv_freq,
+                attention_factor,
+                out,
+            }),
+        });
+        Ok(())
+    }
+
+    fn rope(&mut self, here: &Here) -> Result<(), CodegenError> {
+        let (x, table) = (self.view(here.operands[0])?, self.view(here.operands[1])?);
+        let spec = Rope {
+            heads: here.d / table.stride,
+            head_dim: table.stride,
+            x_stride: x.stride,
+        };
+        let items = per_row(here.rows, spec.heads);
+        let args = vec![x.read(), table.read(), self.result(here)];
+        self.launch(here, spec, args, vec![], items);
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        here: &Here,
+        op: &rabitc_ir::ops::attention::Attention,
+    ) -> Result<(), CodegenError> {
+        let [q, k, v] = [0, 1, 2].map(|i| self.view(here.operands[i]));
+        let (q, k, v) = (q?, k?, v?);
+        let append = KvAppend {
+            n_kv_heads: op.n_kv_heads,
+            head_dim: op.head_dim,
+            k_stride: k.stride,
+            v_stride: v.stride,
+        };
+        let (keys, values) = (Operand::Keys(op.layer), Operand::Values(op.layer));
+        let args = vec![k.read(), v.read(), keys.clone(), values.clone()];
+        let scalars = vec![Scalar::Start, Scalar::Capacity];
+        let items = per_row(here.rows, op.n_kv_heads);
+        self.launch(here, append, args, scalars.clone(), items);
+        let spec = Attention {
+            n_heads: op.n_heads,
+            n_kv_heads: op.n_kv_heads,
+            head_dim: op.head_dim,
+            q_stride: q.stride,
+            scale: op.scale,
+            window: op.window,
+            softcap: op.softcap,
+        };
+        let args = vec![q.read(), keys, values, self.result(here)];
+        let items = per_row(here.rows, op.n_heads);
+        self.launch(here, spec, args, scalars, items);
+        Ok(())
+    }
+
+    fn residual_binary(&mut self, here: &Here, op: &ResidualBinary) -> Result<(), CodegenError> {
+        let tables = match op.activations {
+            Activations::Int8 => Tables::Int8,
+            Activations::F32 => Tables::F32,
+            Activations::Unset => {
+                return Err(self.unsupported(here.id, "no activation format was chosen"));
+            }
+        };
+        if !op.packed {
+            return Err(self.unsupported(here.id, "the signs are not packed"));
+        }
+        let roles = op.roles();
+        let [signs, g, h] = roles.weights[0].map(|i| here.operands[i]);
+        let d_in = self.graph.ty(h).last().unwrap_or(0);
+        let shape = TableShape {
+            d_in,
+            sets: op.segments.len() * op.paths,
+            tables,
+        };
+        let second = roles.prologue.map(|i| here.operands[i]);
+        let (table, scale) = self.prepare(here, op, shape, h, second)?;
+        let residual = match roles.residual {
+            Some(i) => Some(self.view(here.operands[i])?),
+            None => None,
+        };
+        let product = RbProduct {
+            layout: op.layout(d_in),
+            tables,
+            g: self.float(g)?,
+            residual: residual.map(|r| r.stride),
+        };
+        let items = Items {
+            constant: product.layout.row_blocks() as u64,
+            ..Items::default()
+        };
+        let mut args = vec![Operand::Read(table, 0)];
+        args.extend(scale.map(|s| Operand::Read(s, 0)));
+        args.extend([self.weight(signs)?, self.weight(g)?]);
+        args.extend(residual.map(|r| r.read()));
+        args.push(self.result(here));
+        self.launch(here, product, args, vec![row_scalar(here.rows)], items);
+        Ok(())
+    }
+
+    /// Launches the table kernel; gives the buffers of the tables and of their scales.
+    fn prepare(
+        &mut self,
+        here: &Here,
+        op: &ResidualBinary,
+        shape: TableShape,
+        h: NodeId,
+        second: Option<NodeId>,
+    ) -> Result<(BufferId, Option<BufferId>), CodegenError> {
+        let x = self.view(here.operands[0])?;
+        let mut args = vec![x.read()];
+        let before = match (op.prologue, second) {
+            (Prologue::RmsNorm, Some(w)) => {
+                args.push(self.weight(w)?);
+                Before::RmsNorm {
+                    weight: self.float(w)?,
+                    eps: op.eps,
+                    unit_offset: op.unit_offset,
+                }
+            }
+            (Prologue::Gate, Some(up)) => {
+                let up = self.view(up)?;
+                args.push(up.read());
+                Before::Gate {
+                    act: op.act,
+                    up_stride: up.stride,
+                }
+            }
+            _ => Before::Nothing,
+        };
+        let table = self.buffer(shape.token_bytes());
+        let scale = (shape.scale_bytes() > 0).then(|| self.buffer(shape.scale_bytes()));
+        args.extend([self.weight(h)?, Operand::Write(table, 0)]);
+        args.extend(scale.map(|s| Operand::Write(s, 0)));
+        let spec = RbPrepare {
+            shape,
+            x_stride: x.stride,
+            h: self.float(h)?,
+            before,
+        };
+        let items = per_row(here.rows, shape.blocks());
+        self.launch(here, spec, args, vec![], items);
+        Ok((table, scale))
+    }
+}
