@@ -1,0 +1,203 @@
+//! `rabitc compile`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use rabitc_frontend::LowerOptions;
+use rabitc_ir::ops::residual_binary::Activations;
+use rabitc_passes::svid::Init;
+use rabitc_passes::{HeadForm, Pattern};
+
+use crate::compile::emit::Emit;
+use crate::compile::{self, Options, Progress, report};
+
+/// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
+///
+/// CHECKPOINT is a Hugging Face folder, a .safetensors file with config.json beside it, or a
+/// model.safetensors.index.json. Dense linear layers of the blocks are turned into residual-binary
+/// paths; layers that the checkpoint already holds in residual-binary form are taken as they are.
+/// Embeddings, norms and the LM head stay dense unless told otherwise.
+///
+/// Tensors are read through a memory map and handled one at a time, so that models larger than
+/// memory can be compiled. The artifact appears under its name only when it is complete.
+#[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The checkpoint: a folder, a .safetensors file or a .safetensors.index.json
+    checkpoint: PathBuf,
+    /// The artifact to write; may be left out when --emit is given
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Binary paths of a binarized layer, 1 to 8: one bit a weight each
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+    paths: u8,
+    /// How scales are fitted to dense weights: greedy (one pass) or iterative (better)
+    #[arg(long, default_value = "iterative", value_parser = ["greedy", "iterative"])]
+    init: String,
+    /// Cycles of the iterative fit
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    init_iters: u32,
+    /// Leave every dense layer dense: the baseline that comparisons need
+    #[arg(long)]
+    keep_dense: bool,
+    /// Leave dense layers whose name matches dense; * and ? are wildcards, a plain word matches
+    /// any name that contains it (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    keep_dense_layers: Vec<String>,
+    /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
+    #[arg(long, value_name = "FORM", value_parser = parse_head)]
+    lm_head: Option<HeadForm>,
+    /// The format of activations inside residual-binary products: int8 (tables of 8-bit partial
+    /// sums, one scale for 256 inputs) or f32 (exact up to rounding, slower)
+    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
+    activations: String,
+    /// What to generate code for: cpu:native or CPU levels, e.g. cpu:x86-64-v2,cpu:x86-64-v3
+    #[arg(long, default_value = "cpu:native")]
+    target: String,
+    /// Fewer positions than the model was made for, to save memory when it runs
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, asm, dot
+    /// (may be repeated or separated by commas)
+    #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
+    emit: Vec<Emit>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rabitc compile models/books-1m -o books.rbx
+  rabitc compile Llama-3.2-1B -o llama.rbx --paths 3 --lm-head int8
+  rabitc compile Qwen3-0.6B -o dense.rbx --keep-dense --activations f32
+  rabitc compile models/books-1m --emit ir-after=fuse-paths
+  rabitc compile models/books-1m --emit asm:kernels.s,kir:kernels.kir";
+
+fn parse_head(text: &str) -> Result<HeadForm, String> {
+    match text.strip_prefix("paths=") {
+        Some(paths) => match paths.parse() {
+            Ok(k) if (1..=8).contains(&k) => Ok(HeadForm::Paths(k)),
+            _ => Err(format!("`{paths}` paths: 1 to 8 are possible")),
+        },
+        None if text == "bf16" => Ok(HeadForm::Bf16),
+        None if text == "int8" => Ok(HeadForm::Int8),
+        None => Err("the forms are bf16, int8 and paths=K".into()),
+    }
+}
+
+/// Carries the verb out.
+pub fn run(args: &Args) -> Result<()> {
+    if args.output.is_none() && args.emit.is_empty() {
+        bail!("nothing to do: give -o FILE, or --emit STAGE");
+    }
+    let options = options(args)?;
+    let mut bar = Bar::new();
+    let summary = compile::compile(&options, &mut bar)?;
+    bar.bar.finish_and_clear();
+    if args.output.is_none() {
+        return Ok(());
+    }
+    match args.json {
+        true => println!("{}", json(&summary)),
+        false => print!("{}", report::table(&summary)),
+    }
+    Ok(())
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let init = match args.init.as_str() {
+        "greedy" => Init::Greedy,
+        _ => Init::Iterative {
+            iters: args.init_iters,
+        },
+    };
+    let activations = match args.activations.as_str() {
+        "f32" => Activations::F32,
+        _ => Activations::Int8,
+    };
+    Ok(Options {
+        checkpoint: args.checkpoint.clone(),
+        output: args.output.clone(),
+        levels: compile::parse_targets(&args.target)?,
+        passes: rabitc_passes::Options {
+            paths: args.paths.into(),
+            keep_dense: args.keep_dense,
+            keep_dense_layers: args.keep_dense_layers.iter().map(|p| Pattern::new(p)).collect(),
+            head: args.lm_head.unwrap_or(HeadForm::AsStored),
+            activations,
+        },
+        init,
+        lower: LowerOptions {
+            context_length: args.context,
+            ..LowerOptions::default()
+        },
+        emit: args.emit.clone(),
+        record: record(args),
+    })
+}
+
+/// The options that matter to the result; paths of this machine do not.
+fn record(args: &Args) -> BTreeMap<String, String> {
+    let mut record = BTreeMap::new();
+    let mut put = |key: &str, value: String| record.insert(key.to_string(), value);
+    match args.keep_dense {
+        true => put("keep_dense", "true".into()),
+        false => put("paths", args.paths.to_string()),
+    };
+    put("init", match args.init.as_str() {
+        "greedy" => "greedy".into(),
+        _ => format!("iterative {}", args.init_iters),
+    });
+    if !args.keep_dense_layers.is_empty() {
+        put("keep_dense_layers", args.keep_dense_layers.join(" "));
+    }
+    if let Some(head) = args.lm_head {
+        put("lm_head", format!("{head:?}").to_lowercase());
+    }
+    record
+}
+
+fn json(summary: &compile::Summary) -> serde_json::Value {
+    let times: BTreeMap<_, _> = summary.times.iter().map(|(n, t)| (*n, t.as_secs_f64())).collect();
+    serde_json::json!({
+        "source_bytes": summary.source_bytes,
+        "output_bytes": summary.output_bytes,
+        "seconds": times,
+        "model": summary.manifest.model,
+        "layers": summary.manifest.layers,
+        "targets": summary.manifest.targets,
+    })
+}
+
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Bar {
+            bar: ProgressBar::new_spinner(),
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn phase(&mut self, name: &'static str, total: u64) {
+        if total > 0 {
+            self.bar.set_length(total);
+            self.bar.set_position(0);
+            let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                self.bar.set_style(style);
+            }
+        }
+        self.bar.set_message(name);
+        self.bar.tick();
+    }
+    fn advance(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+}

@@ -1,0 +1,10 @@
+//! The verbs, one file each: `Args` (the command line) and `run`.
+
+pub mod bench;
+pub mod compile;
+pub mod eval;
+pub mod inspect;
+pub mod logits;
+pub mod run;
+pub mod synth;
+pub mod verify;

@@ -1,0 +1,121 @@
+//! `rabitc verify`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use rabitc_runtime::pool::Pool;
+use rabitc_runtime::{Model, Session, topology};
+
+use crate::verify::{Check, verify};
+
+/// Check an artifact: every hash, and every kernel against the reference interpreter
+///
+/// The artifact's programs run on random tokens, one token and blocks of tokens, and whatever a
+/// kernel computes is compared with what the reference interpreter computes from the same
+/// operands, within a bound that follows from the arithmetic of the kernel. The table shows the
+/// largest difference of each kernel, and that difference as a share of its bound.
+///
+/// Exit status: 0 if everything is intact and within bounds, 1 if not.
+#[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  rabitc verify model.rbx\n  rabitc verify model.rbx --json")]
+pub struct Args {
+    /// The artifact
+    model: PathBuf,
+    /// Check hashes only, run nothing
+    #[arg(long)]
+    hashes_only: bool,
+    /// Seed of the random tokens
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads [default: one for every core that this process may use]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Carries the verb out.
+pub fn run(args: &Args) -> Result<()> {
+    let model = Arc::new(Model::open(&args.model)?);
+    model.artifact().check()?;
+    let tensors = model.artifact().tensors().count();
+    let checks = match args.hashes_only {
+        true => Vec::new(),
+        false => check_kernels(args, model.clone())?,
+    };
+    let failed: Vec<&Check> = checks.iter().filter(|c| c.worst.is_nan() || c.worst > 1.0).collect();
+    if args.json {
+        let (passed, level) = (failed.is_empty(), model.level().name());
+        let value = serde_json::json!({
+            "passed": passed, "level": level, "tensors": tensors, "kernels": checks,
+        });
+        println!("{value}");
+    } else {
+        print!("{}", table(&checks));
+        println!("{tensors} tensors and sections: all hashes match");
+    }
+    if let Some(worst) = failed.first() {
+        bail!(
+            "{} of {} kernel checks are out of bounds, the first is %{} ({})",
+            failed.len(),
+            checks.len(),
+            worst.node,
+            worst.kernels.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn check_kernels(args: &Args, model: Arc<Model>) -> Result<Vec<Check>> {
+    let threads = args.threads.unwrap_or_else(topology::default_threads);
+    let pool = Arc::new(Pool::new(threads)?);
+    let text = model.artifact().graph()?;
+    let graph = rabitc_ir::text::parse(text).context("the artifact's graph")?;
+    let info = &model.manifest().model;
+    let (context, vocab) = (info.context_length.min(256), info.vocab_size);
+    let runs = runs(args.seed, context, vocab);
+    let mut session = Session::new(model.clone(), pool, context)?;
+    let bar = ProgressBar::new_spinner();
+    let checks = verify(&mut session, &graph, &runs, &mut |node| {
+        bar.set_message(format!("checking {node}"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    checks
+}
+
+/// One token, a block, one token, an odd number of tokens: as far as the context goes.
+fn runs(seed: u64, context: usize, vocab: usize) -> Vec<Vec<u32>> {
+    use rand::{Rng, SeedableRng};
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut room = context;
+    let mut runs = Vec::new();
+    for length in [1, 6, 1, 19] {
+        let length = length.min(room);
+        room -= length;
+        if length > 0 {
+            runs.push((0..length).map(|_| random.random_range(0..vocab as u32)).collect());
+        }
+    }
+    runs
+}
+
+fn table(checks: &[Check]) -> String {
+    let mut out = String::new();
+    if checks.is_empty() {
+        return out;
+    }
+    out.push_str("| kernel | tokens | largest error | share of bound | |\n|---|---:|---:|---:|---|\n");
+    for c in checks {
+        let verdict = if c.worst <= 1.0 { "ok" } else { "OUT OF BOUNDS" };
+        let (kernels, share) = (c.kernels.join(" + "), c.worst * 100.0);
+        out.push_str(&format!(
+            "| `{kernels}` | {} | {:.2e} | {share:.1}% | {verdict} |\n",
+            c.tokens, c.max_error
+        ));
+    }
+    out
+}
