@@ -26,7 +26,7 @@ pub fn progress(total: u64, unit: Unit, doing: &str) -> ProgressBar {
         Unit::Items => "{pos}/{len}",
         Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
     };
-    let template = format!("{{prefix}} [{{bar:30}}] {counters} {{eta}} left  {{msg}}");
+    let template = format!("{{prefix}} [{{bar:30}}] {counters} {{eta}} left  {{wide_msg}}");
     let style = ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
@@ -143,7 +143,9 @@ impl fmt::Display for Table {
             }
         }
         writeln!(f, "|")?;
-        self.rows.iter().try_for_each(|row| line(f, &mut row.iter()))
+        self.rows
+            .iter()
+            .try_for_each(|row| line(f, &mut row.iter()))
     }
 }
 
@@ -170,7 +172,12 @@ mod tests {
 
     #[test]
     fn digits_shrink_as_numbers_grow() {
-        for (value, text) in [(0.5, "0.50"), (9.996, "10.0"), (42.13, "42.1"), (1234.5, "1234")] {
+        for (value, text) in [
+            (0.5, "0.50"),
+            (9.996, "10.0"),
+            (42.13, "42.1"),
+            (1234.5, "1234"),
+        ] {
             assert_eq!(digits(value), text);
         }
     }

@@ -6,14 +6,6 @@ use thiserror::Error;
 /// An error of code generation.
 #[derive(Debug, Error)]
 pub enum CodegenError {
-    /// A level name that does not exist.
-    #[error("unknown CPU level {name:?}; known levels: {known}")]
-    UnknownLevel {
-        /// What was asked for.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
     /// A level that the backend has no code generator for.
     #[error("the {backend} backend does not generate code for {level}")]
     UnsupportedLevel {

@@ -74,7 +74,7 @@ impl<'a> Builder<'a> {
         let shape = [config.vocab_size, config.hidden_size];
         let table = builder.weight("model.embed_tokens.weight", &shape, Role::Embedding)?;
         builder.table = table;
-        if precision == BufferPrecision::Checkpoint {
+        if precision.rounds(config.context_length) {
             builder.buffers = builder.graph.ty(table).dtype;
         }
         for (name, _) in &config.ropes {

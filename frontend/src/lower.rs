@@ -19,11 +19,30 @@ use crate::tensors::{CheckpointTensors, TensorSource};
 /// the context, and nothing in a checkpoint tells which one it was made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BufferPrecision {
-    /// Rounded to the element type of the embedding: the model as cast to its checkpoint's type.
+    /// `Checkpoint` for models of at most [`SHORT_CONTEXT`] positions, where the two differ little
+    /// and small models are commonly cast as a whole; `F32` for longer ones, where rounded
+    /// frequencies would turn far positions by radians and published models are loaded with a
+    /// dtype.
     #[default]
+    Auto,
+    /// Rounded to the element type of the embedding: the model as cast to its checkpoint's type.
     Checkpoint,
     /// In f32.
     F32,
+}
+
+/// The longest context for which [`BufferPrecision::Auto`] rounds to the checkpoint's type.
+pub const SHORT_CONTEXT: usize = 2048;
+
+impl BufferPrecision {
+    /// Whether a model with this context has its buffers rounded.
+    pub(crate) fn rounds(self, context_length: usize) -> bool {
+        match self {
+            BufferPrecision::Auto => context_length <= SHORT_CONTEXT,
+            BufferPrecision::Checkpoint => true,
+            BufferPrecision::F32 => false,
+        }
+    }
 }
 
 /// What the caller may choose about lowering.

@@ -144,12 +144,17 @@ impl SignLayout {
     /// Calls `f(segment, plain index, packed index)` for every byte of signs.
     fn each_byte(&self, mut f: impl FnMut(usize, usize, usize)) {
         let octets = self.d_in.div_ceil(8);
+        let tile_stride = self.row_tiles * TILE_BYTES;
         for (s, &d_out) in self.segments.iter().enumerate() {
             for path in 0..self.paths {
                 for row in 0..d_out {
-                    for octet in 0..octets {
-                        let plain = (path * d_out + row) * octets + octet;
-                        f(s, plain, self.sign_byte(s, path, row, octet));
+                    let plain = (path * d_out + row) * octets;
+                    let packed = self.sign_byte(s, path, row, 0);
+                    for tile in 0..octets.div_ceil(4) {
+                        for octet in 4 * tile..octets.min(4 * tile + 4) {
+                            let at = packed + tile * tile_stride + (octet - 4 * tile) * TILE_ROWS;
+                            f(s, plain + octet, at);
+                        }
                     }
                 }
             }

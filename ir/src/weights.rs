@@ -29,7 +29,8 @@ pub trait WeightStore: Sync {
     fn info(&self, name: &str) -> Option<(DType, Vec<usize>)>;
     /// The elements, floats widened to f32. Float weights must be finite.
     fn load(&self, name: &str) -> Result<Tensor, WeightError>;
-    /// The bytes as they are stored, little endian, without a copy where possible.
+    /// The bytes as they are stored, little endian, without a copy where possible. Float weights
+    /// must be finite.
     fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.load(name).map(|t| Cow::Owned(t.to_le_bytes()))
     }

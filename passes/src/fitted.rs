@@ -35,24 +35,31 @@ impl<'a> FittedStore<'a> {
             let Op::ResidualSign(_) = graph.op(id) else {
                 continue;
             };
-            let sources = graph.operands(id);
-            let names: Vec<_> = sources
-                .iter()
-                .map(|o| match graph.op(*o) {
-                    Op::Weight(w) => w.name.clone(),
-                    _ => String::new(),
+            let sources = graph.operands(id).into_iter();
+            let names: Option<Vec<&String>> = sources
+                .map(|o| match graph.op(o) {
+                    Op::Weight(w) => Some(&w.name),
+                    _ => None,
                 })
                 .collect();
             let shape = graph.ty(id).fixed_shape().unwrap_or_default();
-            for name in &names[1..] {
-                if base.info(name).is_none() {
-                    let request = Request {
-                        weight: names[0].clone(),
-                        paths: shape[0],
-                        shape: [shape[1], shape[2]],
-                    };
-                    requests.insert(name.clone(), request);
-                }
+            // One of the two alone would not go with the other's fit: reading it is an error.
+            let (Some([weight, scales @ ..]), &[paths, d_out, d_in]) =
+                (names.as_deref(), shape.as_slice())
+            else {
+                continue;
+            };
+            if scales.iter().all(|name| base.info(name).is_none()) {
+                let request = Request {
+                    weight: weight.to_string(),
+                    paths,
+                    shape: [d_out, d_in],
+                };
+                requests.extend(
+                    scales
+                        .iter()
+                        .map(|name| (name.to_string(), request.clone())),
+                );
             }
         }
         FittedStore {
@@ -75,6 +82,12 @@ impl<'a> FittedStore<'a> {
         }
         let dense = self.base.load(&request.weight)?;
         let [d_out, d_in] = request.shape;
+        if !dense.dtype.is_float() || dense.shape != request.shape {
+            return Err(WeightError::Invalid {
+                name: request.weight.clone(),
+                reason: format!("is {}, the graph has [{d_out},{d_in}] floats", dense.ty()),
+            });
+        }
         let scales = svid::fit_scales(dense.floats(), d_out, d_in, request.paths, self.init);
         let scales = Arc::new(scales.map_err(|e| WeightError::Invalid {
             name: request.weight.clone(),

@@ -18,57 +18,97 @@ pub struct Materialized {
 }
 
 /// The run-time graph, whose compile-time nodes are weights and constants only, and the tensors
-/// it reads in order of first use.
+/// it reads in order of first use, each name once.
 pub fn materialize(graph: &Graph) -> Result<(Graph, Vec<Materialized>), GraphError> {
-    let mut out = Graph::new(&graph.name);
-    let mut map: HashMap<NodeId, NodeId> = HashMap::new();
-    let mut tensors = Vec::new();
+    let mut split = Split::new(graph);
     for id in graph.order() {
         if graph.op(id).compile_time() {
             continue;
         }
-        let mut operands = Vec::new();
-        for operand in graph.operands(id) {
-            let new = match map.get(&operand) {
-                Some(new) => *new,
-                None => {
-                    let new = constant(graph, operand, &mut out, &mut tensors)?;
-                    map.insert(operand, new);
-                    new
-                }
-            };
-            operands.push(new);
-        }
+        let operands = graph.operands(id).into_iter();
+        let operands = operands
+            .map(|o| split.value(o))
+            .collect::<Result<Vec<_>, _>>()?;
         let node = graph.node(id);
-        map.insert(id, out.add(&node.name, node.op.clone(), &operands)?);
+        let new = split.out.add(&node.name, node.op.clone(), &operands)?;
+        split.map.insert(id, new);
     }
     for (name, id) in graph.outputs() {
-        if let Some(new) = map.get(id) {
-            out.set_output(name, *new);
-        }
+        let new = split.value(*id)?;
+        split.out.set_output(name, new);
     }
-    Ok((out, tensors))
+    Ok((split.out, split.tensors))
 }
 
-fn constant(
-    graph: &Graph,
-    id: NodeId,
-    out: &mut Graph,
-    tensors: &mut Vec<Materialized>,
-) -> Result<NodeId, GraphError> {
-    let node = graph.node(id);
-    let op = match &node.op {
-        Op::Const(_) => return out.add(&node.name, node.op.clone(), &[]),
-        Op::Weight(w) => w.clone(),
-        _ => Weight {
-            name: node.name.clone(),
-            ty: node.ty.clone(),
-        },
-    };
-    tensors.push(Materialized {
-        name: op.name.clone(),
-        node: id,
-        ty: op.ty.clone(),
-    });
-    out.add(&node.name, op, &[])
+struct Split<'a> {
+    graph: &'a Graph,
+    out: Graph,
+    map: HashMap<NodeId, NodeId>,
+    tensors: Vec<Materialized>,
+    /// The node of the run-time graph that reads a tensor. Tensors of the checkpoint stand here
+    /// from the start, so that nothing computed takes their names.
+    readers: HashMap<String, Option<NodeId>>,
+}
+
+impl<'a> Split<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let order = graph.order().into_iter();
+        let weights = order.filter_map(|id| match graph.op(id) {
+            Op::Weight(weight) => Some((weight.name.clone(), None)),
+            _ => None,
+        });
+        Split {
+            graph,
+            out: Graph::new(&graph.name),
+            map: HashMap::new(),
+            tensors: Vec::new(),
+            readers: weights.collect(),
+        }
+    }
+
+    /// What stands for node `id` in the run-time graph; compile-time nodes are added when they
+    /// are first asked for.
+    fn value(&mut self, id: NodeId) -> Result<NodeId, GraphError> {
+        if let Some(new) = self.map.get(&id) {
+            return Ok(*new);
+        }
+        let node = self.graph.node(id);
+        let new = match &node.op {
+            Op::Const(_) => self.out.add(&node.name, node.op.clone(), &[])?,
+            Op::Weight(weight) => match self.readers.get(&weight.name) {
+                Some(Some(reader)) => *reader,
+                _ => self.tensor(id, weight.clone())?,
+            },
+            _ => {
+                let weight = Weight {
+                    name: self.fresh(&node.name),
+                    ty: node.ty.clone(),
+                };
+                self.tensor(id, weight)?
+            }
+        };
+        self.map.insert(id, new);
+        Ok(new)
+    }
+
+    fn tensor(&mut self, id: NodeId, weight: Weight) -> Result<NodeId, GraphError> {
+        self.tensors.push(Materialized {
+            name: weight.name.clone(),
+            node: id,
+            ty: weight.ty.clone(),
+        });
+        let name = weight.name.clone();
+        let new = self.out.add(&self.graph.node(id).name, weight, &[])?;
+        self.readers.insert(name, Some(new));
+        Ok(new)
+    }
+
+    /// A tensor name that is not taken: `hint` itself or `hint.N`.
+    fn fresh(&self, hint: &str) -> String {
+        let numbered = (1..).map(|n| format!("{hint}.{n}"));
+        let mut names = std::iter::once(hint.to_string()).chain(numbered);
+        names
+            .find(|n| !self.readers.contains_key(n))
+            .expect("some number is free")
+    }
 }

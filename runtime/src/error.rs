@@ -1,7 +1,5 @@
 //! What can go wrong at run time, in words for the person at the terminal.
 
-use crate::cpu::Level;
-
 /// Any failure of the runtime. The message names what was being done, to what, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,30 +71,6 @@ pub enum Error {
     NativeCode {
         /// What is wrong with it.
         reason: String,
-    },
-    /// A CPU level name that this version does not know.
-    #[error("unknown CPU level \"{name}\"; known are {known}")]
-    UnknownCpuLevel {
-        /// The name as given.
-        name: String,
-        /// The known names, separated by commas.
-        known: String,
-    },
-    /// The machine's CPU is below every level that code is generated for.
-    #[error("this CPU ({arch}) is below every supported level; known are {known}")]
-    UnsupportedCpu {
-        /// The machine's architecture.
-        arch: &'static str,
-        /// The known names, separated by commas.
-        known: String,
-    },
-    /// None of the levels on offer runs on this CPU.
-    #[error("this CPU has level {machine}, but code is there only for {offered}")]
-    NoLevelFits {
-        /// The machine's level.
-        machine: Level,
-        /// The levels on offer, separated by commas.
-        offered: String,
     },
     /// A sampling parameter outside its range.
     #[error("sampling parameter {parameter} is {value}; it must be {expected}")]

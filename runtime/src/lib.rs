@@ -5,7 +5,6 @@
 //!
 //! - [`pool`] and [`barrier`]: the threads that walk a plan together, step by step.
 //! - [`topology`]: how many threads are worth starting on this machine.
-//! - [`cpu`]: which instruction set level this CPU has.
 //! - [`exec_memory`]: native kernels, mapped read-and-execute.
 //! - [`aligned`]: zeroed memory for the executor's intermediate buffers.
 //! - [`kv_cache`]: keys and values of the tokens so far.
@@ -17,7 +16,6 @@
 pub mod aligned;
 pub mod barrier;
 pub mod chat;
-pub mod cpu;
 pub mod error;
 pub mod exec_memory;
 pub mod kv_cache;

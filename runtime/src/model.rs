@@ -59,7 +59,7 @@ impl Model {
 /// The highest level among the artifact's targets that this machine runs.
 fn choose_target(manifest: &Manifest) -> Result<Target, Error> {
     let machine = Level::native();
-    let runs = |t: &&Target| machine.is_some_and(|m| m.runs(t.level));
+    let runs = |t: &&Target| machine.is_some_and(|m| m.supports(t.level));
     let best = manifest.targets.iter().filter(runs).max_by_key(|t| t.level);
     best.cloned().ok_or_else(|| {
         let levels: Vec<_> = manifest.targets.iter().map(|t| t.level.name()).collect();

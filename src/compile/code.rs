@@ -18,8 +18,8 @@ pub struct Code {
     pub targets: Vec<Target>,
     /// The code of each target.
     pub sections: Vec<Vec<u8>>,
-    /// Names of pointer and scalar parameters, by kernel.
-    pub signatures: Vec<(Vec<String>, Vec<String>)>,
+    /// The kernel table.
+    pub kernels: Vec<rabitc_rbx::Kernel>,
 }
 
 /// Generates code for `kernels` at every level and writes out the stages that `emits` asks for.
@@ -32,22 +32,24 @@ pub fn generate(kernels: &[Box<dyn Spec>], levels: &[Level], emits: &[Emit]) -> 
     let mut code = Code {
         targets: Vec::new(),
         sections: Vec::new(),
-        signatures: Vec::new(),
+        kernels: Vec::new(),
     };
     let (mut kir, mut ir, mut asm) = (String::new(), String::new(), String::new());
     for (n, &level) in levels.iter().enumerate() {
         let (mut section, mut entries) = (Vec::new(), Vec::new());
-        let same_level: rabitc_codegen::level::Level = level.name().parse()?;
         for spec in kernels {
-            let kernel = spec.build(backend.vector_bytes(same_level));
-            let object = backend.compile(&kernel, same_level, options)?;
+            let kernel = spec.build(backend.vector_bytes(level));
+            let object = backend.compile(&kernel, level, options)?;
             section.resize(usize::next_multiple_of(section.len(), ALIGNMENT), 0);
             entries.push(section.len());
             section.extend_from_slice(&object.code);
             if n == 0 {
                 kir.push_str(&print(&kernel));
-                let params = kernel.params.iter().map(|p| p.name.clone()).collect();
-                code.signatures.push((params, kernel.scalars.clone()));
+                code.kernels.push(rabitc_rbx::Kernel {
+                    name: kernel.name.clone(),
+                    params: kernel.params.iter().map(|p| p.name.clone()).collect(),
+                    scalars: kernel.scalars.clone(),
+                });
             }
             let title = format!("; {} for {level}, {} bytes\n", kernel.name, object.code.len());
             ir.push_str(&format!("{title}{}\n", object.ir));

@@ -11,17 +11,15 @@ use rabitc_rbx::{CHAT_TEMPLATE, Entry, GRAPH, TOKENIZER, TOKENIZER_CONFIG};
 
 use super::code::Code;
 
-/// Everything that goes into the artifact, in order: sections, then weights in order of use.
-pub fn entries<'a>(
-    graph: &'a Graph,
+/// The graph, the code and the texts.
+pub fn sections<'a>(
     run_graph: &Graph,
-    tensors: &'a [Materialized],
-    store: &'a dyn WeightStore,
-    checkpoint: &Checkpoint,
+    texts: Vec<(&'static str, String)>,
     code: &'a Code,
-) -> Result<Vec<Entry<'a>>> {
+) -> Vec<Entry<'a>> {
     let mut out = Vec::new();
-    out.push(section(GRAPH, rabitc_ir::text::print(run_graph).into_bytes()));
+    let graph = rabitc_ir::text::print(run_graph);
+    out.push(section(GRAPH, graph.into_bytes()));
     for (target, bytes) in code.targets.iter().zip(&code.sections) {
         out.push(Entry {
             name: target.section.clone(),
@@ -31,19 +29,30 @@ pub fn entries<'a>(
             produce: Box::new(move || Ok(bytes.clone())),
         });
     }
+    let texts = texts.into_iter();
+    out.extend(texts.map(|(name, text)| section(name, text.into_bytes())));
+    out
+}
+
+/// The tensors, in order of use.
+pub fn weights<'a>(
+    graph: &'a Graph,
+    tensors: &'a [Materialized],
+    store: &'a dyn WeightStore,
+) -> Result<Vec<Entry<'a>>> {
+    tensors.iter().map(|t| weight(graph, t, store)).collect()
+}
+
+/// The checkpoint's tokenizer and chat template, as far as it has them.
+pub fn side_sections(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
     let side = checkpoint.side();
     let texts = [
         (TOKENIZER, side.tokenizer()?),
         (TOKENIZER_CONFIG, side.tokenizer_config()?),
         (CHAT_TEMPLATE, side.tokenizer_settings()?.chat_template),
     ];
-    for (name, text) in texts {
-        out.extend(text.map(|t| section(name, t.into_bytes())));
-    }
-    for tensor in tensors {
-        out.push(weight(graph, tensor, store)?);
-    }
-    Ok(out)
+    let present = texts.into_iter().filter_map(|(name, t)| t.map(|t| (name, t)));
+    Ok(present.collect())
 }
 
 fn section<'a>(name: &str, bytes: Vec<u8>) -> Entry<'a> {
@@ -81,7 +90,8 @@ fn weight<'a>(
         bytes,
         produce: Box::new(move || {
             let bytes = match graph.op(tensor.node) {
-                Op::Weight(w) => plain(store, &w.name, tensor.ty.dtype),
+                // The store checks that float weights are finite.
+                Op::Weight(w) => store.raw(&w.name).map(|b| b.into_owned()).map_err(|e| e.to_string()),
                 _ => eval_constant(graph, tensor.node, store)
                     .map(|t| t.to_le_bytes())
                     .map_err(|e| e.to_string()),
@@ -103,28 +113,6 @@ fn release(graph: &Graph, tensor: &Materialized, store: &dyn WeightStore) {
     }
 }
 
-/// A checkpoint tensor as it stands, checked to be finite.
-fn plain(store: &dyn WeightStore, name: &str, dtype: DType) -> Result<Vec<u8>, String> {
-    let bytes = store.raw(name).map_err(|e| e.to_string())?;
-    let finite = |exponent_mask: u32, width: usize| {
-        bytes.chunks_exact(width).position(|c| {
-            let mut word = [0; 4];
-            word[..width].copy_from_slice(c);
-            u32::from_le_bytes(word) & exponent_mask == exponent_mask
-        })
-    };
-    let bad = match dtype {
-        DType::F32 => finite(0x7f80_0000, 4),
-        DType::F16 => finite(0x7c00, 2),
-        DType::BF16 => finite(0x7f80, 2),
-        _ => None,
-    };
-    match bad {
-        Some(index) => Err(format!("element {index} is NaN or infinite")),
-        None => Ok(bytes.into_owned()),
-    }
-}
-
 /// What the artifact was built from: hashes of config.json and of every tensor's name and type.
 pub fn provenance(checkpoint: &Checkpoint) -> Result<BTreeMap<String, String>> {
     let config = std::fs::read(checkpoint.config_path())?;
@@ -134,12 +122,9 @@ pub fn provenance(checkpoint: &Checkpoint) -> Result<BTreeMap<String, String>> {
             headers.push_str(&format!("{name} {:?} {:?}\n", info.dtype, info.shape));
         }
     }
+    let hash = rabitc_rbx::hash_hex;
     Ok(BTreeMap::from([
         ("config_blake3".into(), hash(&config)),
         ("tensor_headers_blake3".into(), hash(headers.as_bytes())),
     ]))
-}
-
-fn hash(bytes: &[u8]) -> String {
-    rabitc_rbx::hash_hex(bytes)
 }

@@ -1,21 +1,19 @@
 //! The manifest's list of layers.
 
-use rabitc_frontend::Checkpoint;
 use rabitc_ir::layout::{TILE_INPUTS, TILE_ROWS};
 use rabitc_ir::ops::residual_binary::ResidualBinary;
-use rabitc_ir::{Graph, NodeId, Op};
+use rabitc_ir::{Graph, NodeId, Op, WeightStore};
 use rabitc_rbx::manifest::Layout;
-use rabitc_rbx::{Layer, Manifest, Program, Work};
+use rabitc_rbx::{Layer, Manifest, Work};
 
 /// Every layer with weights of its own, in order of execution.
-pub fn layers(run: &Graph, full: &Graph, checkpoint: &Checkpoint, programs: &[Program]) -> Vec<Layer> {
-    let _ = programs;
+pub fn layers(run: &Graph, full: &Graph, source: &dyn WeightStore) -> Vec<Layer> {
     let order = run.order();
     let layers = order.into_iter().filter_map(|id| layer(run, id));
     layers
         .map(|mut layer| {
             if let Some(id) = full.find(&layer.node) {
-                layer.source_bytes = source_bytes(full, id, checkpoint);
+                layer.source_bytes = source_bytes(full, id, source);
             }
             layer
         })
@@ -86,7 +84,7 @@ fn describe(op: &ResidualBinary) -> Layout {
 }
 
 /// Bytes of the checkpoint's tensors that a node's weights come from.
-fn source_bytes(graph: &Graph, id: NodeId, checkpoint: &Checkpoint) -> u64 {
+fn source_bytes(graph: &Graph, id: NodeId, source: &dyn WeightStore) -> u64 {
     let mut pending = graph.operands(id);
     let mut seen = std::collections::BTreeSet::new();
     while let Some(id) = pending.pop() {
@@ -95,8 +93,9 @@ fn source_bytes(graph: &Graph, id: NodeId, checkpoint: &Checkpoint) -> u64 {
         }
     }
     let weights = seen.iter().filter_map(|id| match graph.op(*id) {
-        Op::Weight(w) => checkpoint.bytes(&w.name).map(|b| b.len() as u64),
+        // Fitted scales are not in the source.
+        Op::Weight(w) => source.info(&w.name).and(w.ty.storage_bytes()),
         _ => None,
     });
-    weights.sum()
+    weights.sum::<usize>() as u64
 }

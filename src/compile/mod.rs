@@ -11,14 +11,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use rabitc_codegen::kernels::Spec;
 use rabitc_codegen::plan::{KernelTable, PlanOptions, plan};
 use rabitc_frontend::{Checkpoint, LowerOptions, ModelInfo, lower};
-use rabitc_ir::Graph;
+use rabitc_ir::{Graph, WeightStore};
 use rabitc_passes::fitted::FittedStore;
-use rabitc_passes::materialize::{Materialized, materialize};
+use rabitc_passes::materialize::materialize;
 use rabitc_passes::svid::Init;
-use rabitc_rbx::{Kernel, Level, Manifest, Model, Program};
+use rabitc_rbx::{Level, Manifest, Model};
 
 use emit::Emit;
 
@@ -62,68 +61,52 @@ pub struct Summary {
     pub output_bytes: u64,
 }
 
-/// A model after the passes, planned.
-struct Planned {
-    graph: Graph,
-    run_graph: Graph,
-    tensors: Vec<Materialized>,
-    kernels: Vec<Box<dyn Spec>>,
-    programs: Vec<Program>,
+/// A model on its way into an artifact.
+pub struct Input<'a> {
+    /// Its graph, as the frontend leaves it.
+    pub graph: Graph,
+    /// What the manifest says of it.
+    pub model: Model,
+    /// Its weights.
+    pub store: &'a dyn WeightStore,
+    /// Text sections by name.
+    pub sections: Vec<(&'static str, String)>,
+    /// What it is built from.
+    pub provenance: BTreeMap<String, String>,
+    /// Bytes of its tensors.
+    pub source_bytes: u64,
 }
 
 /// Compiles a checkpoint.
 pub fn compile(options: &Options, progress: &mut dyn Progress) -> Result<Summary> {
-    let mut times = Vec::new();
-    let mut clock = Instant::now();
-    let mut lap = |name: &'static str, clock: &mut Instant| {
-        times.push((name, clock.elapsed()));
-        *clock = Instant::now();
-    };
+    let start = Instant::now();
     progress.phase("reading the checkpoint", 0);
     let checkpoint = Checkpoint::open(&options.checkpoint)?;
     let lowered = lower(&checkpoint, &options.lower)?;
     emit::graph(&options.emit, "ir", &lowered.graph)?;
-    lap("frontend", &mut clock);
-    progress.phase("running passes", 0);
-    let planned = run_passes(lowered.graph, options)?;
-    lap("passes and plan", &mut clock);
-    progress.phase("generating code", 0);
-    let code = code::generate(&planned.kernels, &options.levels, &options.emit)?;
-    lap("code", &mut clock);
-    let store = FittedStore::new(&checkpoint, &planned.graph, options.init);
-    let mut manifest = manifest(&planned, &lowered.model, options, &code);
-    manifest.layers = layers::layers(&planned.run_graph, &planned.graph, &checkpoint, &planned.programs);
-    let names = planned.kernels.iter();
-    manifest.kernels = names.zip(&code.signatures).map(|(spec, (params, scalars))| Kernel {
-        name: spec.name(),
-        params: params.clone(),
-        scalars: scalars.clone(),
-    }).collect();
-    layers::name_kernels(&mut manifest);
-    manifest.built_from.extend(entries::provenance(&checkpoint)?);
-    let mut output_bytes = 0;
-    if let Some(output) = &options.output {
-        let entries = entries::entries(&planned.graph, &planned.run_graph, &planned.tensors, &store, &checkpoint, &code)?;
-        let total = entries.iter().map(|e| e.bytes as u64).sum();
-        progress.phase(if store.layers() > 0 { "fitting and packing" } else { "packing" }, total);
-        manifest = rabitc_rbx::write(output, manifest, entries, &mut |bytes| progress.advance(bytes as u64))?;
-        output_bytes = std::fs::metadata(output).map(|m| m.len()).unwrap_or(0);
-        lap("fit, pack and write", &mut clock);
-    }
-    Ok(Summary {
-        manifest,
-        times,
+    let input = Input {
+        graph: lowered.graph,
+        model: describe(&lowered.model),
+        store: &checkpoint,
+        sections: entries::side_sections(&checkpoint)?,
+        provenance: entries::provenance(&checkpoint)?,
         source_bytes: checkpoint.total_bytes(),
-        output_bytes,
-    })
+    };
+    let frontend = start.elapsed();
+    let mut summary = assemble(input, options, progress)?;
+    summary.times.insert(0, ("frontend", frontend));
+    Ok(summary)
 }
 
-/// Passes, materialisation, plans.
-fn run_passes(mut graph: Graph, options: &Options) -> Result<Planned> {
-    rabitc_passes::run(&mut graph, &options.passes, &mut |pass, graph, _| {
-        let stage = format!("ir-after={}", pass.name);
-        emit::graph(&options.emit, &stage, graph).map_err(|e| format!("{e:#}"))
-    })?;
+/// Passes, plan, code, file.
+pub fn assemble(
+    input: Input<'_>,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Summary> {
+    let mut clock = Clock::new();
+    progress.phase("running passes", 0);
+    let graph = run_passes(input.graph, options)?;
     let (run_graph, tensors) = materialize(&graph)?;
     emit::dot(&options.emit, &run_graph)?;
     let mut kernels = KernelTable::default();
@@ -131,39 +114,87 @@ fn run_passes(mut graph: Graph, options: &Options) -> Result<Planned> {
         .into_iter()
         .map(|o| plan(&run_graph, o, &mut kernels).context("planning"))
         .collect::<Result<Vec<_>>>()?;
-    Ok(Planned {
-        graph,
-        run_graph,
-        tensors,
-        kernels: kernels.specs,
+    clock.lap("passes and plan");
+    progress.phase("generating code", 0);
+    let code = code::generate(&kernels.specs, &options.levels, &options.emit)?;
+    clock.lap("code");
+    let store = FittedStore::new(input.store, &graph, options.init);
+    let mut built_from = options.record.clone();
+    built_from.extend(input.provenance);
+    let mut manifest = Manifest {
+        format: rabitc_rbx::FORMAT,
+        generator: concat!("rabitc ", env!("CARGO_PKG_VERSION")).to_string(),
+        model: input.model,
+        activations: options.passes.activations.name().to_string(),
+        built_from,
+        layers: layers::layers(&run_graph, &graph, input.store),
+        targets: code.targets.clone(),
+        kernels: code.kernels.clone(),
         programs,
+        hashes: BTreeMap::new(),
+    };
+    layers::name_kernels(&mut manifest);
+    let mut output_bytes = 0;
+    if let Some(output) = &options.output {
+        let mut entries = entries::sections(&run_graph, input.sections, &code);
+        entries.extend(entries::weights(&graph, &tensors, &store)?);
+        let total = entries.iter().map(|e| e.bytes as u64).sum();
+        let fits = store.layers() > 0;
+        progress.phase(if fits { "fitting and packing" } else { "packing" }, total);
+        let mut advance = |bytes| progress.advance(bytes as u64);
+        manifest = rabitc_rbx::write(output, manifest, entries, &mut advance)?;
+        output_bytes = std::fs::metadata(output).map(|m| m.len()).unwrap_or(0);
+        clock.lap("fit, pack and write");
+    }
+    Ok(Summary {
+        manifest,
+        times: clock.laps,
+        source_bytes: input.source_bytes,
+        output_bytes,
     })
 }
 
-fn manifest(planned: &Planned, info: &ModelInfo, options: &Options, code: &code::Code) -> Manifest {
-    Manifest {
-        format: rabitc_rbx::FORMAT,
-        generator: concat!("rabitc ", env!("CARGO_PKG_VERSION")).to_string(),
-        model: Model {
-            architecture: info.architecture.clone(),
-            family: info.family.to_string(),
-            vocab_size: info.vocab_size,
-            context_length: info.context_length,
-            hidden_size: info.hidden_size,
-            n_layers: info.n_layers,
-            n_heads: info.n_heads,
-            n_kv_heads: info.n_kv_heads,
-            head_dim: info.head_dim,
-            bos: info.bos,
-            eos: info.eos.clone(),
-        },
-        activations: options.passes.activations.name().to_string(),
-        built_from: options.record.clone(),
-        layers: Vec::new(),
-        targets: code.targets.clone(),
-        kernels: Vec::new(),
-        programs: planned.programs.clone(),
-        hashes: BTreeMap::new(),
+/// Times of the phases.
+struct Clock {
+    start: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Clock {
+            start: Instant::now(),
+            laps: Vec::new(),
+        }
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        self.laps.push((name, self.start.elapsed()));
+        self.start = Instant::now();
+    }
+}
+
+fn run_passes(mut graph: Graph, options: &Options) -> Result<Graph> {
+    rabitc_passes::run(&mut graph, &options.passes, &mut |pass, graph, _| {
+        let stage = format!("ir-after={}", pass.name);
+        emit::graph(&options.emit, &stage, graph).map_err(|e| format!("{e:#}"))
+    })?;
+    Ok(graph)
+}
+
+fn describe(info: &ModelInfo) -> Model {
+    Model {
+        architecture: info.architecture.clone(),
+        family: info.family.to_string(),
+        vocab_size: info.vocab_size,
+        context_length: info.context_length,
+        hidden_size: info.hidden_size,
+        n_layers: info.n_layers,
+        n_heads: info.n_heads,
+        n_kv_heads: info.n_kv_heads,
+        head_dim: info.head_dim,
+        bos: info.bos,
+        eos: info.eos.clone(),
     }
 }
 

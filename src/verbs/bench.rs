@@ -1,10 +1,100 @@
-//! `rabitc bench`.
+//! `rabitc bench`: how fast an artifact reads and generates, and what the memory allows.
 
-/// To be written.
+mod measure;
+mod render;
+mod stats;
+mod traffic;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::open::{self, ThreadArgs};
+
+/// Measure the speed of an artifact on this machine
+///
+/// Two tests, each after a warm-up and repeated -r times: reading a prompt of -p tokens at once,
+/// and generating -n tokens one by one with greedy choice. Both give tokens a second: mean ±
+/// standard deviation, and the median.
+///
+/// A generated token needs every weight once, so memory bandwidth bounds the speed of small
+/// batches. The table gives the bytes that a token reads (weights, a row of the embedding, and the
+/// keys and values of the positions it attends to), the rate at the median speed, and that rate's
+/// share of the bandwidth at which as many threads read plain memory. That is measured before,
+/// between and after the repetitions, since it changes with what else the machine does; the median
+/// counts. It takes up to 1 GiB of memory. A model that fits into the caches can exceed 100%.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The artifact
+    model: PathBuf,
+    /// Tokens of the prompt; 0 leaves this test out
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    prompt: usize,
+    /// Tokens to generate; 0 leaves this test out
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
+    generate: usize,
+    /// Repetitions
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repetitions: usize,
+    /// Positions that are in the context before each test
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    depth: usize,
+    /// The form of the result
+    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
+    output: Form,
+    #[command(flatten)]
+    threads: ThreadArgs,
+}
+
+/// The form of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A Markdown table
+    Md,
+    /// One JSON object
+    Json,
+    /// One line a test, with titles
+    Csv,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rabitc bench model.rbx
+  rabitc bench model.rbx -p 0 -n 64 -r 20 --threads 1
+  rabitc bench model.rbx --depth 4096 --output json";
 
 /// Carries the verb out.
-pub fn run(_: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+pub fn run(args: &Args) -> Result<()> {
+    if args.prompt == 0 && args.generate == 0 {
+        bail!("-p 0 -n 0: there is nothing to measure");
+    }
+    if args.repetitions == 0 {
+        bail!("-r 0: there is nothing to measure");
+    }
+    let model = open::model(&args.model)?;
+    let limit = model.manifest().model.context_length;
+    let needed = args.depth.saturating_add(args.prompt.max(args.generate));
+    if needed > limit {
+        let name = open::name(&model);
+        bail!(
+            "{name}: {needed} positions are needed, the model was made for {limit}: lower -p, -n or --depth"
+        );
+    }
+    let pool = args.threads.pool()?;
+    let mut session = open::session(&model, &pool, needed)?;
+    let plan = measure::Plan {
+        prompt: args.prompt,
+        generate: args.generate,
+        depth: args.depth,
+        repetitions: args.repetitions,
+    };
+    let samples = measure::measure(&mut session, &pool, &plan)?;
+    let report = render::Report::new(&session, pool.threads(), &plan, &samples)?;
+    match args.output {
+        Form::Md => report.print_markdown(),
+        Form::Json => report.print_json(),
+        Form::Csv => report.print_csv(),
+    }
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use rabitc_frontend::LowerOptions;
+use rabitc_frontend::{BufferPrecision, LowerOptions};
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
 use rabitc_passes::{HeadForm, Pattern};
 
-use crate::compile::emit::Emit;
-use crate::compile::{self, Options, Progress, report};
+use rabitc::compile::emit::Emit;
+use rabitc::compile::{self, Options, Progress, report};
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -59,6 +59,11 @@ pub struct Args {
     /// Fewer positions than the model was made for, to save memory when it runs
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// Precision of the rotary frequencies: checkpoint rounds them to the checkpoint's dtype (a
+    /// model cast as a whole), f32 does not (a model loaded with a dtype); auto rounds up to
+    /// 2048 positions of context
+    #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"])]
+    rope_precision: String,
     /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, asm, dot
     /// (may be repeated or separated by commas)
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
@@ -132,7 +137,11 @@ fn options(args: &Args) -> Result<Options> {
         init,
         lower: LowerOptions {
             context_length: args.context,
-            ..LowerOptions::default()
+            buffers: match args.rope_precision.as_str() {
+                "checkpoint" => BufferPrecision::Checkpoint,
+                "f32" => BufferPrecision::F32,
+                _ => BufferPrecision::Auto,
+            },
         },
         emit: args.emit.clone(),
         record: record(args),
@@ -151,6 +160,7 @@ fn record(args: &Args) -> BTreeMap<String, String> {
         "greedy" => "greedy".into(),
         _ => format!("iterative {}", args.init_iters),
     });
+    put("rope_precision", args.rope_precision.clone());
     if !args.keep_dense_layers.is_empty() {
         put("keep_dense_layers", args.keep_dense_layers.join(" "));
     }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use rabitc_runtime::pool::Pool;
 use rabitc_runtime::{Model, Session, topology};
 
-use crate::verify::{Check, verify};
+use rabitc::verify::{Check, verify};
 
 /// Check an artifact: every hash, and every kernel against the reference interpreter
 ///

@@ -8,7 +8,8 @@
 
 use rabitc_codegen::kernels::rb_prepare::BLOCK_INPUTS;
 use rabitc_ir::ops::residual_binary::{Activations, ResidualBinary};
-use rabitc_ir::{Op, Tensor};
+use rabitc_ir::ops::rms_norm::normalize;
+use rabitc_ir::{Data, Op, Tensor};
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -33,7 +34,18 @@ pub fn bounds(op: &Op, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
             products(operands[0], &norms, operands[1].width())
         }
         Op::Attention(op) => attention(op, operands, expected),
-        Op::RmsNorm(_) => relative((operands[1].width() as f64 / 4.0 + 16.0) * U),
+        Op::RmsNorm(op) => {
+            // 1 + w may cancel: the error is relative to what is added up.
+            let (mut y, w) = (magnitude(operands[0]), magnitude(operands[1]));
+            if let Data::F32(y) = &mut y.data {
+                for group in y.chunks_mut(w.width().max(1)) {
+                    normalize(group, w.floats(), op.eps, op.unit_offset);
+                }
+            }
+            let factor = (w.width() as f64 / 4.0 + 16.0) * U;
+            let values = y.floats().iter();
+            values.map(|y| factor * f64::from(*y) + TINY).collect()
+        }
         Op::Gate(_) => gate(operands),
         Op::Silu(_) | Op::GeluTanh(_) => {
             let x = operands[0].floats().iter();
@@ -46,6 +58,12 @@ pub fn bounds(op: &Op, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
         Op::Add(_) | Op::AddBias(_) => relative(2.0 * U),
         _ => relative(4.0 * U),
     }
+}
+
+/// |x|
+fn magnitude(x: &Tensor) -> Tensor {
+    let data = x.floats().iter().map(|x| x.abs()).collect();
+    Tensor::f32(&x.shape, data)
 }
 
 fn norm(row: impl Iterator<Item = f64>) -> f64 {
@@ -100,16 +118,22 @@ fn attention(op: &rabitc_ir::ops::attention::Attention, o: &[&Tensor], y: &Tenso
 /// the sums and of the prologue.
 fn residual_binary(op: &ResidualBinary, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
     let u = op.input(operands);
+    // What the prologue adds up before anything cancels.
+    let roles = op.roles();
+    let mut magnitudes: Vec<Tensor> = vec![magnitude(operands[0])];
+    magnitudes.extend(roles.prologue.map(|i| magnitude(operands[i])));
+    let magnitudes = op.input(&magnitudes.iter().collect::<Vec<_>>());
     let weights = op.plain_weights(operands);
     let d_in = u.width();
     // The norm's own sum, and the table's four-term sums and long sum.
     let rounding = (d_in as f64 / 2.0 + 64.0) * U;
     let mut out = Vec::with_capacity(expected.floats().len());
-    for u in u.floats().chunks(d_in.max(1)) {
+    let tokens = u.floats().chunks(d_in.max(1));
+    for (u, m) in tokens.zip(magnitudes.floats().chunks(d_in.max(1))) {
         for ((signs, g, h), d_out) in weights.iter().zip(&op.segments) {
             let paths = signs.shape[0];
             let sums: Vec<f64> = (0..paths)
-                .map(|p| path_bound(op.activations, u, &h[p * d_in..][..d_in], rounding))
+                .map(|p| path_bound(op.activations, u, m, &h[p * d_in..][..d_in], rounding))
                 .collect();
             for row in 0..*d_out {
                 let paths = sums.iter().enumerate();
@@ -118,7 +142,7 @@ fn residual_binary(op: &ResidualBinary, operands: &[&Tensor], expected: &Tensor)
             }
         }
     }
-    let residual = op.roles().residual.map(|i| operands[i].floats());
+    let residual = roles.residual.map(|i| operands[i].floats());
     for (bound, r) in out.iter_mut().zip(residual.unwrap_or_default()) {
         *bound += 2.0 * U * f64::from(r.abs());
     }
@@ -126,15 +150,17 @@ fn residual_binary(op: &ResidualBinary, operands: &[&Tensor], expected: &Tensor)
     out.iter().zip(values).map(|(b, y)| b + 2.0 * U * f64::from(y.abs())).collect()
 }
 
-/// The error of Σ ±h_j u_j for one path.
-fn path_bound(activations: Activations, u: &[f32], h: &[f32], rounding: f64) -> f64 {
-    let scaled: Vec<f64> = u.iter().zip(h).map(|(u, h)| f64::from((u * h).abs())).collect();
-    let total: f64 = scaled.iter().sum();
+/// The error of Σ ±h_j u_j for one path; `m` bounds |u| before cancellation.
+fn path_bound(activations: Activations, u: &[f32], m: &[f32], h: &[f32], rounding: f64) -> f64 {
+    let scaled = |u: &[f32]| -> Vec<f64> {
+        let pairs = u.iter().zip(h);
+        pairs.map(|(u, h)| f64::from((u * h).abs())).collect()
+    };
     let tables: f64 = match activations {
         Activations::F32 | Activations::Unset => 0.0,
-        Activations::Int8 => scaled.chunks(BLOCK_INPUTS).map(block_bound).sum(),
+        Activations::Int8 => scaled(u).chunks(BLOCK_INPUTS).map(block_bound).sum(),
     };
-    tables + rounding * total
+    tables + rounding * scaled(m).iter().sum::<f64>()
 }
 
 /// Half the scale of a block of 256 inputs for each of its tables of 4 inputs, padding included.

@@ -98,8 +98,11 @@ impl Lower<'_> {
         }
     }
 
-    /// Levels without the instruction get two: CLIF's `fma` would call a library there.
+    /// Levels without the instruction get two: CLIF's `fma` would call a library there. On x86 the
+    /// result takes the register of the first factor, so that is the one that is not used again.
     pub fn fma(&mut self, a: Val, b: Val, c: Val) -> Value {
+        let swap = self.is_x86() && self.use_count(a) > 1 && self.use_count(b) == 1;
+        let (a, b) = if swap { (b, a) } else { (a, b) };
         let (a, b, c) = (self.value(a), self.value(b), self.value(c));
         if self.level.has_fma() {
             return self.builder.ins().fma(a, b, c);

@@ -28,7 +28,12 @@ const SHARED: &[(&str, &str)] = &[
 pub(super) fn for_level(level: Level) -> Result<OwnedTargetIsa, String> {
     let mut shared = settings::builder();
     for (name, value) in SHARED {
-        let exp = std::env::var("RABITC_OPT").ok(); let value = if *name == "opt_level" { exp.as_deref().unwrap_or(value) } else { value }; //EXP
+        let exp = std::env::var("RABITC_OPT").ok();
+        let value = if *name == "opt_level" {
+            exp.as_deref().unwrap_or(value)
+        } else {
+            value
+        }; //EXP
         shared.set(name, value).map_err(|e| set_error(name, &e))?;
     }
     let triple = match level.arch() {

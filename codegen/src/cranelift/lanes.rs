@@ -65,11 +65,7 @@ impl Lower<'_> {
     }
 
     /// Folds the upper half of an f32 vector onto the lower until one lane is left.
-    pub fn reduce(
-        &mut self,
-        a: Val,
-        op: impl Fn(&mut Self, Value, Value) -> Value,
-    ) -> Value {
+    pub fn reduce(&mut self, a: Val, op: impl Fn(&mut Self, Value, Value) -> Value) -> Value {
         let mut folded = self.value(a);
         for distance in [8, 4] {
             let mask = std::array::from_fn(|i| ((i + distance) % 16) as u8);

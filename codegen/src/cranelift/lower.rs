@@ -1,6 +1,7 @@
 //! Kernel IR to CLIF: statements and control flow.
 
 use super::prefetch;
+use crate::kir::visit::use_counts;
 use crate::kir::{Block, Elem, Inst, Kernel, Stmt, Ty, Val, Var};
 use crate::level::{Arch, Level};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -33,6 +34,7 @@ pub(super) fn lower(kernel: &Kernel, level: Level, isa: &dyn TargetIsa) -> Funct
         values: vec![None; kernel.values.len()],
         constants: vec![None; kernel.values.len()],
         flags: vec![None; kernel.values.len()],
+        uses: use_counts(kernel),
     };
     lower.block(&kernel.body);
     lower.builder.ins().return_(&[]);
@@ -65,6 +67,8 @@ pub(super) struct Lower<'a> {
     /// Scalar integer constants. They have no CLIF value of their own: each use gets a new one, so
     /// that none holds a register between uses.
     constants: Vec<Option<i64>>,
+    /// How often each value is used.
+    uses: Vec<u32>,
     /// For masks of scalars that come from a comparison: the comparison's own result, 0 or 1.
     /// Branches and selections use it instead of the mask.
     flags: Vec<Option<Value>>,
@@ -179,6 +183,11 @@ impl Lower<'_> {
     /// The 0 or 1 behind a scalar mask, if it comes from a comparison.
     pub fn flag(&self, v: Val) -> Option<Value> {
         self.flags[v.0 as usize]
+    }
+
+    /// How often a value is used in the kernel.
+    pub fn use_count(&self, v: Val) -> u32 {
+        self.uses[v.0 as usize]
     }
 
     /// Remembers the 0 or 1 behind a scalar mask.

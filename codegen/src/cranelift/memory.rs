@@ -2,6 +2,7 @@
 
 use super::lower::{Lower, clif_type};
 use crate::kir::{Elem, MemType, Ty, Val};
+use crate::level::Level;
 use cranelift_codegen::ir::{
     InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
 };
@@ -50,11 +51,28 @@ impl Lower<'_> {
     pub fn load(&mut self, ty: Ty, ptr: Val, offset: i32, mem: MemType) -> Value {
         let ptr = self.value(ptr);
         match mem {
-            MemType::Same => self.builder.ins().load(clif_type(ty), plain(), ptr, offset),
+            MemType::Same if ty.lanes == 1 => {
+                self.builder.ins().load(clif_type(ty), plain(), ptr, offset)
+            }
+            MemType::Same => self.load_vector(ty, ptr, offset),
             MemType::F16 => self.load_f16(ty, ptr, offset),
             MemType::BF16 => self.load_bf16(ty, ptr, offset),
             MemType::I8 => self.load_i8(ty, ptr, offset),
         }
+    }
+
+    /// Without AVX, an instruction's memory operand must be aligned, which these are not known to
+    /// be; Cranelift merges loads into some instructions all the same (`cmpps`). It does not look
+    /// for a load behind a cast, and a cast costs nothing.
+    fn load_vector(&mut self, ty: Ty, ptr: Value, offset: i32) -> Value {
+        let clif = clif_type(ty);
+        let disguise = match ty.elem {
+            _ if self.level != Level::X86V2 => clif,
+            Elem::I8 => types::I16X8,
+            _ => types::I8X16,
+        };
+        let loaded = self.builder.ins().load(disguise, plain(), ptr, offset);
+        self.cast(loaded, clif)
     }
 
     /// binary16 to binary32 in integer and float steps, for Cranelift has no conversion: with the
@@ -62,10 +80,7 @@ impl Lower<'_> {
     /// which one exact multiplication puts right, subnormal numbers included.
     fn load_f16(&mut self, ty: Ty, ptr: Value, offset: i32) -> Value {
         let extended = match ty.lanes {
-            1 => self
-                .builder
-                .ins()
-                .sload16(types::I32, plain(), ptr, offset),
+            1 => self.builder.ins().sload16(types::I32, plain(), ptr, offset),
             _ => self.builder.ins().sload16x4(plain(), ptr, offset),
         };
         let ints = ty.with_elem(Elem::I32);
@@ -81,10 +96,7 @@ impl Lower<'_> {
     /// A bfloat16 is the upper half of a binary32.
     fn load_bf16(&mut self, ty: Ty, ptr: Value, offset: i32) -> Value {
         let extended = match ty.lanes {
-            1 => self
-                .builder
-                .ins()
-                .uload16(types::I32, plain(), ptr, offset),
+            1 => self.builder.ins().uload16(types::I32, plain(), ptr, offset),
             _ => self.builder.ins().uload16x4(plain(), ptr, offset),
         };
         let by = self.builder.ins().iconst(types::I32, 16);
@@ -98,8 +110,9 @@ impl Lower<'_> {
             let int = self.builder.ins().sload8(types::I32, plain(), ptr, offset);
             return self.builder.ins().fcvt_from_sint(clif, int);
         }
-        let four = self.builder.ins().load(types::I32, plain(), ptr, offset);
-        let four = self.builder.ins().scalar_to_vector(types::I32X4, four);
+        // As a float, the four bytes go straight to a vector register.
+        let four = self.builder.ins().load(types::F32, plain(), ptr, offset);
+        let four = self.builder.ins().scalar_to_vector(types::F32X4, four);
         let bytes = self.cast(four, types::I8X16);
         let halves = self.builder.ins().swiden_low(bytes);
         let ints = self.builder.ins().swiden_low(halves);

@@ -80,7 +80,11 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
     let isa = isa::for_level(level).map_err(failed)?;
     let prepared = prepare::prepare(kernel);
     let func = lower::lower(&prepared, level, &*isa);
-    let ir = if options.ir { func.display().to_string() } else { String::new() };
+    let ir = if options.ir {
+        func.display().to_string()
+    } else {
+        String::new()
+    };
     let mut context = Context::for_function(func);
     context.set_disasm(options.asm);
     let compiled = context
@@ -98,10 +102,22 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
 
 /// Refuses code that refers to anything outside itself.
 fn stands_alone(kernel: &Kernel, compiled: &CompiledCode) -> Result<(), CodegenError> {
-    let outside = compiled.buffer.relocs().first().map(|r| format!("{:?}", r.target));
-    let calls = compiled.buffer.call_sites().next().map(|_| "a function".to_string());
-    let aligned = (compiled.buffer.alignment > CODE_ALIGN)
-        .then(|| format!("its own address, at a multiple of {}", compiled.buffer.alignment));
+    let outside = compiled
+        .buffer
+        .relocs()
+        .first()
+        .map(|r| format!("{:?}", r.target));
+    let calls = compiled
+        .buffer
+        .call_sites()
+        .next()
+        .map(|_| "a function".to_string());
+    let aligned = (compiled.buffer.alignment > CODE_ALIGN).then(|| {
+        format!(
+            "its own address, at a multiple of {}",
+            compiled.buffer.alignment
+        )
+    });
     match outside.or(calls).or(aligned) {
         None => Ok(()),
         Some(symbol) => Err(CodegenError::ExternalSymbol {

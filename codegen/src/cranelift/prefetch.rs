@@ -6,8 +6,8 @@
 //! with the same address operand, which has the same length on x86-64 and on aarch64 alike.
 
 use crate::level::Arch;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, TrapCode, Value, types};
 use cranelift_codegen::MachTrap;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, TrapCode, Value, types};
 use cranelift_frontend::FunctionBuilder;
 
 /// Marks the loads that stand for prefetches.
@@ -101,7 +101,12 @@ mod tests {
     #[test]
     fn x86_other_instructions_are_refused() {
         // A move between registers, a 16-bit load, a cut instruction, nothing.
-        for code in [&[0x0f, 0xb6, 0xc1][..], &[0x0f, 0xb7, 0x07], &[0x48, 0x0f], &[]] {
+        for code in [
+            &[0x0f, 0xb6, 0xc1][..],
+            &[0x0f, 0xb7, 0x07],
+            &[0x48, 0x0f],
+            &[],
+        ] {
             assert_eq!(x86(code), None, "{code:x?}");
         }
     }

@@ -16,7 +16,7 @@ pub mod rope;
 pub mod select_rows;
 pub mod shape;
 
-use crate::kir::{Elem, Kernel, MemType, Ty};
+use crate::kir::{Kernel, MemType};
 
 /// The configuration of one kernel.
 pub trait Spec {
@@ -73,9 +73,4 @@ impl Float {
             Float::BF16 => MemType::BF16,
         }
     }
-}
-
-/// f32 with as many lanes as `width` bytes hold.
-pub(crate) fn f32_vector(width: usize) -> Ty {
-    Ty::vector(Elem::F32, width)
 }

@@ -343,7 +343,13 @@ impl Builder {
     }
 
     /// `for iv in (start..end).step_by(step)`
-    pub fn for_range(&mut self, start: Val, end: Val, step: i64, body: impl FnOnce(&mut Self, Val)) {
+    pub fn for_range(
+        &mut self,
+        start: Val,
+        end: Val,
+        step: i64,
+        body: impl FnOnce(&mut Self, Val),
+    ) {
         let iv = self.fresh(Ty::I64);
         self.blocks.push(Vec::new());
         body(self, iv);

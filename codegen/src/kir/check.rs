@@ -39,7 +39,9 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
 fn check_names(kernel: &Kernel) -> Result<(), String> {
     let legal = |name: &str| {
         let mut chars = name.chars();
-        chars.next().is_some_and(|c| c == '_' || c.is_ascii_alphabetic())
+        chars
+            .next()
+            .is_some_and(|c| c == '_' || c.is_ascii_alphabetic())
             && chars.all(|c| c == '_' || c.is_ascii_alphanumeric())
     };
     if !legal(&kernel.name) {

@@ -114,7 +114,9 @@ fn check_conversion(kernel: &Kernel, inst: &Inst, ty: Ty) -> Result<(), String> 
             result(ty, Ty::I64)
         }
         Inst::Trunc(a) => {
-            want(of(a) == Ty::I64, || format!("{} is not an i64 scalar", of(a)))?;
+            want(of(a) == Ty::I64, || {
+                format!("{} is not an i64 scalar", of(a))
+            })?;
             result(ty, Ty::I32)
         }
         _ => check_lanes(kernel, inst, ty),

@@ -1,6 +1,6 @@
 //! The operands of instructions, for passes that treat all instructions alike.
 
-use super::types::{Block, Inst, Stmt, Val, Var};
+use super::types::{Block, Inst, Kernel, Stmt, Val};
 
 impl Inst {
     /// The values that the instruction uses, in order.
@@ -61,17 +61,28 @@ impl Inst {
     }
 }
 
-/// The variables that a block sets, those of the blocks inside it included.
-pub fn variables_set(block: &Block) -> Vec<Var> {
-    let mut set = Vec::new();
-    each_statement(block, &mut |stmt| {
-        if let Stmt::Set(var, _) = stmt {
-            set.push(*var);
+impl Stmt {
+    /// The values that the statement itself uses, without the blocks inside it.
+    pub fn operands(&self) -> Vec<Val> {
+        match self {
+            Stmt::Let(_, inst) => inst.operands(),
+            Stmt::Set(_, v) | Stmt::If { cond: v, .. } => vec![*v],
+            Stmt::Store { ptr, value, .. } => vec![*ptr, *value],
+            Stmt::Prefetch { ptr, .. } => vec![*ptr],
+            Stmt::For { start, end, .. } => vec![*start, *end],
+        }
+    }
+}
+
+/// How often each value of a kernel is used, by number.
+pub fn use_counts(kernel: &Kernel) -> Vec<u32> {
+    let mut counts = vec![0; kernel.values.len()];
+    each_statement(&kernel.body, &mut |stmt| {
+        for v in stmt.operands() {
+            counts[v.0 as usize] += 1;
         }
     });
-    set.sort();
-    set.dedup();
-    set
+    counts
 }
 
 /// Calls `f` on every statement of a block and of the blocks inside it, outer ones first.

@@ -113,6 +113,12 @@ impl Checkpoint {
         self.names().map(bytes).sum()
     }
 
+    fn release_pages(&self, name: &str) {
+        if let Some(shard) = self.shard(name) {
+            shard.release(name);
+        }
+    }
+
     fn shard(&self, name: &str) -> Option<&Shard> {
         self.tensors.get(name).map(|&i| &self.shards[i])
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use memmap2::Mmap;
 
 use super::header::Header;
@@ -42,6 +44,24 @@ impl Shard {
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         let (begin, end) = self.header.tensors.get(name)?.data_offsets;
         self.map[self.header.data_start..].get(begin..end)
+    }
+
+    /// Gives the memory of a tensor's pages back to the system; reading them again maps them
+    /// again. Elsewhere than on Unix nothing happens.
+    pub fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let Some(entry) = self.header.tensors.get(name) {
+            let (begin, end) = entry.data_offsets;
+            let start = self.header.data_start + begin;
+            // SAFETY: the map is a read-only view of a file, so pages that are dropped are read
+            // from the file again when they are touched; no data of this process is in them.
+            let advice = unsafe {
+                self.map
+                    .unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - begin)
+            };
+            // Advice that the system does not take costs memory, nothing else.
+            let _ = advice;
+        }
     }
 
     /// The file's name, without its folder.

@@ -94,6 +94,10 @@ impl WeightStore for Checkpoint {
     fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.checked(name).map(|(_, _, bytes)| Cow::Borrowed(bytes))
     }
+
+    fn release(&self, name: &str) {
+        self.release_pages(name);
+    }
 }
 
 fn element(dtype: DType, bytes: &[u8], at: usize) -> &[u8] {

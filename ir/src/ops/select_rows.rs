@@ -26,10 +26,10 @@ impl OpRules for SelectRows {
         let d = x.width();
         let mut out = Vec::with_capacity(rows.len() * d);
         for &row in rows {
-            let row = usize::try_from(row).ok().filter(|r| *r < x.rows());
-            let row =
-                row.ok_or_else(|| EvalError::new(format!("rows: outside 0..{}", x.rows())))?;
-            out.extend_from_slice(&x.floats()[row * d..][..d]);
+            let index = usize::try_from(row).ok().filter(|r| *r < x.rows());
+            let index = index
+                .ok_or_else(|| EvalError::new(format!("row {row} is outside 0..{}", x.rows())))?;
+            out.extend_from_slice(&x.floats()[index * d..][..d]);
         }
         Ok(Tensor::f32(&[rows.len(), d], out))
     }

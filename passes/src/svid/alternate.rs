@@ -42,7 +42,7 @@ pub(super) fn cycle<const K: usize>(w: &[f32], state: &State<K>) -> (f64, State<
     let norms = output_norms(&g);
     let h = (0..state.h.len())
         .into_par_iter()
-        .map(|t| refit_columns(&state.h[t], &norms, &parts, t, state.d_in - t * LANES))
+        .map(|t| refit_columns(&state.h[t], &norms, &parts, t))
         .collect();
     (
         error,
@@ -172,17 +172,16 @@ const fn pair(i: usize, j: usize) -> usize {
     i * (i - 1) / 2 + j
 }
 
-/// New input scales of tile `t`, of whose lanes the first `used` are columns of the matrix.
+/// New input scales of tile `t`. Padding has no residual, so its scales stay zero.
 fn refit_columns<const K: usize>(
     h: &[Lane; K],
     norms: &[f64; K],
     parts: &[Part<K>],
     t: usize,
-    used: usize,
 ) -> [Lane; K] {
     let pairs = K * (K - 1) / 2;
     let mut next = [[0.0; LANES]; K];
-    for l in 0..used.min(LANES) {
+    for l in 0..LANES {
         let mut problem = Quadratic::new(norms);
         for part in parts {
             for i in 0..K {

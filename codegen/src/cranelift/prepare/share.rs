@@ -123,10 +123,7 @@ impl Share {
 
 /// Whether the instruction computes the same from the same operands wherever it stands.
 pub(super) fn is_pure(inst: &Inst) -> bool {
-    !matches!(
-        inst,
-        Inst::Get(_) | Inst::Load { .. } | Inst::Stack { .. }
-    )
+    !matches!(inst, Inst::Get(_) | Inst::Load { .. } | Inst::Stack { .. })
 }
 
 /// An instruction as the key of a table: equal if it computes the same bits.

@@ -101,7 +101,10 @@ impl Machine<'_> {
     fn located(&self, stmt: &Stmt, reason: String) -> String {
         match reason.contains('`') {
             true => reason,
-            false => format!("{reason}, in `{}`", super::print::print_stmt(self.kernel, stmt)),
+            false => format!(
+                "{reason}, in `{}`",
+                super::print::print_stmt(self.kernel, stmt)
+            ),
         }
     }
 

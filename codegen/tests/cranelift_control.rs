@@ -1,0 +1,389 @@
+//! Loops, branches, variables, stack and prefetches of the Cranelift backend, and what all of its
+//! code has in common.
+
+mod common;
+
+use common::{Subject, WIDTH};
+use rabitc_codegen::CodegenError;
+use rabitc_codegen::backend::{Backend, Options};
+use rabitc_codegen::cranelift::{Cranelift, compile};
+use rabitc_codegen::kir::{BinOp, Builder, CmpOp, Elem, Inst, Kernel, Ty};
+use rabitc_codegen::level::Level;
+use rabitc_runtime::exec_memory::ExecMemory;
+
+fn i64s(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// out[0] = number of turns, out[1] = sum of the counters.
+fn count_turns(step: i64) -> Kernel {
+    let mut b = Builder::new("turns", WIDTH);
+    let out = b.output("out");
+    let (begin, end) = b.range();
+    let zero = b.int(0);
+    let (turns, sum) = (b.var(zero), b.var(zero));
+    b.for_range(begin, end, step, |b, i| {
+        let n = b.get(turns);
+        let n = b.add_imm(n, 1);
+        b.set(turns, n);
+        let s = b.get(sum);
+        let s = b.add(s, i);
+        b.set(sum, s);
+    });
+    let (n, s) = (b.get(turns), b.get(sum));
+    b.store(out, 0, n);
+    b.store(out, 8, s);
+    b.finish()
+}
+
+#[test]
+fn loops_step_as_ranges_do() {
+    for step in [1, 3, 100] {
+        let subject = Subject::new(count_turns(step));
+        for (begin, end) in [(0, 0), (0, 1), (5, 4), (-7, 8), (0, 99), (2, 101)] {
+            let out = subject.agree(&[vec![0; 16]], &[], begin..end);
+            let turns = (begin..end).step_by(step as usize);
+            assert_eq!(out[0], i64s(&[turns.clone().count() as i64, turns.sum()]));
+        }
+    }
+}
+
+#[test]
+fn loops_with_constant_bounds() {
+    for (start, end) in [(0, 5), (3, 3), (5, 0), (-2, 2)] {
+        let mut b = Builder::new("constant_bounds", WIDTH);
+        let out = b.output("out");
+        let (first, last) = (b.int(start), b.int(end));
+        let sum = b.var(last);
+        b.for_range(first, last, 1, |b, i| {
+            let s = b.get(sum);
+            let s = b.mul_imm(s, 3);
+            let s = b.add(s, i);
+            b.set(sum, s);
+        });
+        let s = b.get(sum);
+        b.store(out, 0, s);
+        Subject::new(b.finish()).agree(&[vec![0; 8]], &[], 0..0);
+    }
+}
+
+/// A matrix product of i32: nested loops, an accumulator, a store in the middle.
+#[test]
+fn nested_loops() {
+    let mut b = Builder::new("product", WIDTH);
+    let (x, y, out) = (b.input("x"), b.input("y"), b.output("out"));
+    let n = b.scalar("n");
+    let (begin, end) = b.range();
+    b.for_range(begin, end, 1, |b, row| {
+        let zero = b.int(0);
+        b.for_range(zero, n, 1, |b, column| {
+            let zero = b.int_of(Ty::I32, 0);
+            let sum = b.var(zero);
+            let from = b.int(0);
+            b.for_range(from, n, 1, |b, k| {
+                let (i, j) = (b.mul(row, n), b.mul(k, n));
+                let (i, j) = (b.add(i, k), b.add(j, column));
+                let (px, py) = (b.at(x, i, 4), b.at(y, j, 4));
+                let (vx, vy) = (b.load(Ty::I32, px, 0), b.load(Ty::I32, py, 0));
+                let product = b.mul(vx, vy);
+                let s = b.get(sum);
+                let s = b.add(s, product);
+                b.set(sum, s);
+            });
+            let at = b.mul(row, n);
+            let at = b.add(at, column);
+            let to = b.at(out, at, 4);
+            let s = b.get(sum);
+            b.store(to, 0, s);
+        });
+    });
+    let subject = Subject::new(b.finish());
+    let matrix = |seed: u32| -> Vec<u8> {
+        let entries = (0..25u32).map(|i| i.wrapping_mul(seed) % 17);
+        entries.flat_map(u32::to_le_bytes).collect()
+    };
+    let out = subject.agree(&[matrix(7), matrix(11), vec![0; 100]], &[5], 0..5);
+    assert!(out[2].iter().any(|&b| b != 0));
+}
+
+#[test]
+fn branches_by_comparison_and_by_value() {
+    let mut b = Builder::new("branches", WIDTH);
+    let out = b.output("out");
+    let (x, y) = (b.scalar("x"), b.scalar("y"));
+    let zero = b.int(0);
+    let result = b.var(zero);
+    let less = b.cmp(CmpOp::Lt, x, y);
+    b.if_else(
+        less,
+        |b| {
+            let one = b.int(1);
+            b.set(result, one);
+            b.if_then(x, |b| {
+                let r = b.get(result);
+                let r = b.add_imm(r, 10);
+                b.set(result, r);
+            });
+        },
+        |b| {
+            let two = b.int(2);
+            b.set(result, two);
+        },
+    );
+    let narrow = b.trunc(y);
+    b.if_then(narrow, |b| {
+        let r = b.get(result);
+        let r = b.add_imm(r, 100);
+        b.set(result, r);
+    });
+    let r = b.get(result);
+    b.store(out, 0, r);
+    // The mask itself, after it has served as a condition.
+    b.store(out, 8, less);
+    let subject = Subject::new(b.finish());
+    for (x, y, expected) in [
+        (0, 1, 101),
+        (-1, 1, 111),
+        (5, 5, 102),
+        (6, 0, 2),
+        (-9, 1 << 32, 11),
+    ] {
+        let out = subject.agree(&[vec![0; 16]], &[x, y], 0..0);
+        assert_eq!(out[0], i64s(&[expected, -i64::from(x < y)]), "{x} {y}");
+    }
+}
+
+/// More accumulators than there are registers, vectors and scalars, all carried around a loop.
+#[test]
+fn many_variables() {
+    let mut b = Builder::new("many_variables", WIDTH);
+    let (from, out) = (b.input("from"), b.output("out"));
+    let (begin, end) = b.range();
+    let ty = b.vec(Elem::I32);
+    let vars: Vec<_> = (0..40)
+        .map(|i| {
+            let init = if i % 2 == 0 {
+                b.int_of(ty, i)
+            } else {
+                b.int(i)
+            };
+            b.var(init)
+        })
+        .collect();
+    b.for_range(begin, end, 1, |b, turn| {
+        for pair in vars.chunks(2) {
+            let (v, s) = (b.get(pair[0]), b.get(pair[1]));
+            let at = b.at(from, turn, 16);
+            let x = b.load(ty, at, 0);
+            let v2 = b.add(v, x);
+            b.set(pair[0], v2);
+            let s2 = b.mul_imm(s, 3);
+            let s2 = b.add(s2, turn);
+            b.set(pair[1], s2);
+        }
+        // The variables move on by one pair.
+        let first = b.get(vars[0]);
+        for i in (0..38).step_by(2) {
+            let next = b.get(vars[i + 2]);
+            b.set(vars[i], next);
+        }
+        b.set(vars[38], first);
+    });
+    for (i, &var) in vars.iter().enumerate() {
+        let v = b.get(var);
+        b.store(out, i as i32 * 16, v);
+    }
+    let from = (0..160).map(|i| i as u8).collect();
+    Subject::new(b.finish()).agree(&[from, vec![0; 640]], &[], 0..10);
+}
+
+#[test]
+fn stack_areas_are_aligned_and_apart() {
+    let mut b = Builder::new("stack", WIDTH);
+    let out = b.output("out");
+    let areas = [1, 100, 64, 4096].map(|bytes| (bytes, b.stack(bytes)));
+    let align = b.int(63);
+    for (i, &(bytes, at)) in areas.iter().enumerate() {
+        let bits = b.and(at, align);
+        b.store(out, 8 * i as i32, bits);
+        let zero = b.int(0);
+        let last = b.int(bytes as i64);
+        b.for_range(zero, last, 1, |b, k| {
+            let to = b.add(at, k);
+            let byte = b.int_of(Ty::scalar(Elem::I8), i as i64 + 1);
+            b.store(to, 0, byte);
+        });
+    }
+    for (i, &(bytes, at)) in areas.iter().enumerate() {
+        let (zero, last) = (b.int(0), b.int(bytes as i64));
+        let sum = b.var(zero);
+        b.for_range(zero, last, 1, |b, k| {
+            let from = b.add(at, k);
+            let byte = b.load(Ty::scalar(Elem::I8), from, 0);
+            let byte = b.extend(byte);
+            let s = b.get(sum);
+            let s = b.add(s, byte);
+            b.set(sum, s);
+        });
+        let s = b.get(sum);
+        b.store(out, 32 + 8 * i as i32, s);
+    }
+    let out = Subject::new(b.finish()).agree(&[vec![0xff; 64]], &[], 0..0);
+    let sums = areas
+        .iter()
+        .zip(1..)
+        .map(|((bytes, _), i)| *bytes as i64 * i);
+    let expected: Vec<i64> = [0; 4].into_iter().chain(sums).collect();
+    assert_eq!(out[0], i64s(&expected));
+}
+
+/// Addresses that no process has.
+#[test]
+fn prefetches_never_fault() {
+    let mut b = Builder::new("prefetch", WIDTH);
+    let out = b.output("out");
+    let nowhere = [b.scalar("a"), b.scalar("b")];
+    let (begin, end) = b.range();
+    b.for_range(begin, end, 1, |b, i| {
+        for base in nowhere {
+            for offset in [0, 8, 13, -8, 8192, 1 << 20] {
+                let at = b.at(base, i, 64);
+                b.prefetch(at, offset);
+                b.prefetch(base, offset);
+            }
+        }
+        let byte = b.load(Ty::scalar(Elem::I8), out, 0);
+        b.prefetch(out, 0);
+        b.store(out, 1, byte);
+    });
+    let kernel = b.finish();
+    let subject = Subject::new(kernel.clone());
+    let out = subject.agree(&[vec![9, 0]], &[0, -4096], 0..3);
+    assert_eq!(out[0], [9, 9]);
+
+    let code = compile(&kernel, Level::X86V2, Options::default())
+        .unwrap()
+        .code;
+    let prefetches = code.windows(2).filter(|w| *w == [0x0f, 0x18]).count();
+    assert_eq!(prefetches, 25);
+    let code = compile(&kernel, Level::Aarch64, Options::default())
+        .unwrap()
+        .code;
+    let words = code
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+    let is_prfm = |w: &u32| {
+        w & 0xffc0_001f == 0xf980_0000
+            || w & 0xffe0_0c1f == 0xf880_0000
+            || w & 0xffe0_0c1f == 0xf8a0_0800
+    };
+    assert_eq!(words.filter(is_prfm).count(), 25);
+}
+
+/// A kernel with every kind of thing that could need something from outside.
+fn large_kernel() -> Kernel {
+    let mut b = Builder::new("large", WIDTH);
+    let (from, out) = (b.input("from"), b.output("out"));
+    let scratch = b.stack(1000);
+    let (begin, end) = b.range();
+    let ty = b.vec(Elem::F32);
+    b.for_range(begin, end, 1, |b, i| {
+        let x = b.load(ty, from, 0);
+        let mut y = x;
+        for k in 0..50 {
+            let c = b.float(1.0 / k as f32);
+            y = b.fma(y, x, c);
+            b.store(scratch, 16 * k, y);
+        }
+        let y = b.un(rabitc_codegen::kir::UnOp::Nearest, y);
+        let index = b.int_of(Ty::I64, 3);
+        let i = b.div(i, index);
+        let z = b.to_float(i);
+        let z = b.splat(z);
+        let y = b.emit(ty, Inst::Bin(BinOp::Div, y, z));
+        let y = b.un(rabitc_codegen::kir::UnOp::Sqrt, y);
+        let at = b.at(out, i, 16);
+        b.store(at, 0, y);
+    });
+    b.finish()
+}
+
+#[test]
+fn the_same_kernel_gives_the_same_bytes() {
+    for level in Level::ALL {
+        let options = Options {
+            ir: true,
+            asm: true,
+        };
+        let first = Cranelift.compile(&large_kernel(), level, options).unwrap();
+        let again = Cranelift.compile(&large_kernel(), level, options).unwrap();
+        assert_eq!(first, again);
+        assert!(first.ir.contains("function %large") && first.asm.contains("ret"));
+        let plain = compile(&large_kernel(), level, Options::default()).unwrap();
+        assert_eq!(plain.code, first.code);
+        assert!(plain.ir.is_empty() && plain.asm.is_empty());
+    }
+}
+
+/// Constants lie behind the code and are found wherever the blob is loaded.
+#[test]
+fn code_runs_at_any_64_byte_boundary() {
+    let mut b = Builder::new("constants", WIDTH);
+    let out = b.output("out");
+    for i in 0..20 {
+        let bytes = b.bytes(Elem::I8, std::array::from_fn(|k| (k * i + 1) as u8));
+        let at = b.load(bytes_ty(), out, i as i32 * 16);
+        let sum = b.add(at, bytes);
+        b.store(out, i as i32 * 16, sum);
+    }
+    let kernel = b.finish();
+    for level in common::levels() {
+        let code = compile(&kernel, level, Options::default()).unwrap().code;
+        let blobs = [&[0xcc; 64][..], &code, &[0xcc; 300], &code];
+        let (memory, offsets) = ExecMemory::load_blobs(&blobs).unwrap();
+        for offset in [offsets[1], offsets[3]] {
+            let mut out = vec![0u8; 320];
+            let ptrs = [out.as_mut_ptr()];
+            let run = memory.kernel(offset).unwrap();
+            // SAFETY: the kernel writes 320 bytes through one pointer, and reads no scalars.
+            unsafe { run(ptrs.as_ptr(), std::ptr::null(), 0, 0, 0) };
+            let expected: Vec<u8> = (0..320).map(|k| (k % 16 * (k / 16) + 1) as u8).collect();
+            assert_eq!(out, expected, "{level} at {offset}");
+        }
+    }
+}
+
+fn bytes_ty() -> Ty {
+    Ty::vector(Elem::I8, WIDTH)
+}
+
+#[test]
+fn wide_vectors_are_refused() {
+    let mut b = Builder::new("wide", 32);
+    let out = b.output("out");
+    let x = b.float(1.0);
+    b.store(out, 0, x);
+    let error = compile(&b.finish(), Level::X86V3, Options::default()).unwrap_err();
+    assert!(matches!(
+        error,
+        CodegenError::VectorWidth {
+            found: 32,
+            supported: 16,
+            ..
+        }
+    ));
+    let message = error.to_string();
+    assert!(
+        message.contains("kernel wide") && message.contains("x86-64-v3"),
+        "{message}"
+    );
+}
+
+#[test]
+fn invalid_kernels_are_refused() {
+    let mut b = Builder::new("broken", WIDTH);
+    let out = b.output("out");
+    b.store(out, 0, rabitc_codegen::kir::Val(99));
+    let error = compile(&b.finish(), Level::X86V3, Options::default()).unwrap_err();
+    assert!(error.to_string().contains("v99"), "{error}");
+}
