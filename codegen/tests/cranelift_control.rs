@@ -261,6 +261,14 @@ fn prefetches_never_fault() {
     let out = subject.agree(&[vec![9, 0]], &[0, -4096], 0..3);
     assert_eq!(out[0], [9, 9]);
 
+    for (level, word) in [(Level::X86V3, "prefetcht0 "), (Level::Aarch64, "prfm ")] {
+        let options = Options {
+            asm: true,
+            ..Options::default()
+        };
+        let asm = compile(&kernel, level, options).unwrap().asm;
+        assert_eq!(asm.matches(word).count(), 25, "{asm}");
+    }
     let code = compile(&kernel, Level::X86V2, Options::default())
         .unwrap()
         .code;

@@ -72,7 +72,11 @@ fn figures_follow_the_protocol() {
     let all = tokens(&text());
     // Each window needs a token more, which is the first of the next one.
     let windows = (all.len() - 1) / WINDOW;
-    assert!(windows > 5 && (all.len() - 1) % WINDOW > 0, "{}", all.len());
+    assert!(
+        windows > 5 && !(all.len() - 1).is_multiple_of(WINDOW),
+        "{}",
+        all.len()
+    );
     let inputs = &all[..windows * WINDOW];
     let [q, p] = [books(), books_dense()].map(|m| log_probabilities(m, inputs, WINDOW));
     let n = inputs.len() as f64;

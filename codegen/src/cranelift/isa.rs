@@ -14,7 +14,7 @@ use cranelift_codegen::settings::{self, Configurable, SetError};
 /// (folding, sharing, hoisting) on the kernel IR, and instruction selection and register
 /// allocation are the same.
 const SHARED: &[(&str, &str)] = &[
-    ("opt_level", "none"), //EXP
+    ("opt_level", "none"),
     ("is_pic", "true"),
     ("enable_probestack", "false"),
     ("unwind_info", "false"),
@@ -28,12 +28,6 @@ const SHARED: &[(&str, &str)] = &[
 pub(super) fn for_level(level: Level) -> Result<OwnedTargetIsa, String> {
     let mut shared = settings::builder();
     for (name, value) in SHARED {
-        let exp = std::env::var("RABITC_OPT").ok();
-        let value = if *name == "opt_level" {
-            exp.as_deref().unwrap_or(value)
-        } else {
-            value
-        }; //EXP
         shared.set(name, value).map_err(|e| set_error(name, &e))?;
     }
     let triple = match level.arch() {

@@ -51,6 +51,11 @@ impl Lower<'_> {
     pub fn load(&mut self, ty: Ty, ptr: Val, offset: i32, mem: MemType) -> Value {
         let ptr = self.value(ptr);
         match mem {
+            MemType::Same if ty == Ty::scalar(Elem::I8) => {
+                // Not `load`: byte loads without a sign stand for prefetches.
+                let byte = self.builder.ins().sload8(types::I32, plain(), ptr, offset);
+                self.builder.ins().ireduce(types::I8, byte)
+            }
             MemType::Same if ty.lanes == 1 => {
                 self.builder.ins().load(clif_type(ty), plain(), ptr, offset)
             }

@@ -96,7 +96,7 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
     Ok(Object {
         code,
         ir,
-        asm: compiled.vcode.clone().unwrap_or_default(),
+        asm: prefetch::rewrite_text(compiled.vcode.as_deref().unwrap_or_default(), level.arch()),
     })
 }
 

@@ -35,6 +35,34 @@ pub(super) fn rewrite(code: &mut [u8], traps: &[MachTrap], arch: Arch) -> Result
     Ok(())
 }
 
+/// The same for the disassembly: loads of one byte without a sign stand for nothing else.
+pub(super) fn rewrite_text(asm: &str, arch: Arch) -> String {
+    let mut text = String::with_capacity(asm.len());
+    for line in asm.lines() {
+        let rewritten = match arch {
+            Arch::X86_64 => text_x86(line),
+            Arch::Aarch64 => text_aarch64(line),
+        };
+        text.push_str(rewritten.as_deref().unwrap_or(line));
+        text.push('\n');
+    }
+    text
+}
+
+fn text_x86(line: &str) -> Option<String> {
+    let (address, _) = line.strip_prefix("  movzbq ")?.rsplit_once(", ")?;
+    let is_memory = address.ends_with(')');
+    is_memory.then(|| format!("  prefetcht0 {address}"))
+}
+
+fn text_aarch64(line: &str) -> Option<String> {
+    let load = line
+        .strip_prefix("  ldrb ")
+        .or_else(|| line.strip_prefix("  ldurb "));
+    let (_, address) = load?.split_once(", ")?;
+    Some(format!("  prfm pldl1keep, {address}"))
+}
+
 /// `movzx r64, byte [address]` to `prefetcht0 [address]`: the second opcode byte and the register
 /// field change, and the prefix bits that belong to the register go.
 fn rewrite_x86(code: &mut [u8]) -> Option<()> {

@@ -129,7 +129,9 @@ proptest! {
     }
 
     #[test]
-    fn any_tokens_are_read_without_a_panic(picks in proptest::collection::vec(0..WORDS.len(), 0..60)) {
+    fn any_tokens_are_read_without_a_panic(
+        picks in proptest::collection::vec(0..WORDS.len(), 0..60),
+    ) {
         let tokens: Vec<_> = picks.into_iter().map(|i| WORDS[i]).collect();
         check(&format!("graph \"g\" {{\n%x = input {{{}", tokens.join(" ")));
         check(&format!("graph \"g\" {{\n%x = {}", tokens.join(" ")));

@@ -65,25 +65,19 @@ proptest! {
     fn tiles_stand_in_the_documented_order(layout in any_layout(), seed in any::<u64>()) {
         let signs = signs(&layout, &mut Rng(seed));
         let packed = layout.pack_signs(&raw(&signs));
-        let mut bytes = packed.iter();
-        for (signs, &d_out) in signs.iter().zip(&layout.segments) {
-            let blocks = d_out.div_ceil(16 * layout.row_tiles);
-            for (block, path) in (0..blocks).flat_map(|b| (0..layout.paths).map(move |p| (b, p))) {
+        let mut tiles = packed.chunks(TILE_BYTES);
+        for signs in &signs {
+            for (block, path) in blocks(&layout, signs.shape[1]) {
                 for input_tile in 0..layout.d_in.div_ceil(32) {
-                    for first in (0..layout.row_tiles).map(|t| (block * layout.row_tiles + t) * 16) {
-                        for (group, lane) in (0..4).flat_map(|g| (0..16).map(move |l| (g, l))) {
-                            let expected = (0..8).map(|bit| {
-                                let (row, input) = (first + lane, input_tile * 32 + group * 8 + bit);
-                                let inside = row < d_out && input < layout.d_in;
-                                u8::from(inside && signs.sign(path * d_out + row, input) > 0.0) << bit
-                            });
-                            prop_assert_eq!(*bytes.next().unwrap(), expected.sum::<u8>());
-                        }
+                    for row_tile in 0..layout.row_tiles {
+                        let row = (block * layout.row_tiles + row_tile) * 16;
+                        let expected = tile(signs, path, row, input_tile * 32);
+                        prop_assert_eq!(tiles.next(), Some(expected.as_slice()));
                     }
                 }
             }
         }
-        prop_assert!(bytes.next().is_none());
+        prop_assert!(tiles.next().is_none());
     }
 
     #[test]
@@ -95,9 +89,8 @@ proptest! {
         let packed = layout.pack_scales(&slices);
         let mut scales = packed.iter();
         for (plain, &d_out) in plain.iter().zip(&layout.segments) {
-            let rows = layout.block_rows();
-            for (block, path) in (0..d_out.div_ceil(rows)).flat_map(|b| (0..layout.paths).map(move |p| (b, p))) {
-                for row in block * rows..(block + 1) * rows {
+            for (block, path) in blocks(&layout, d_out) {
+                for row in block * layout.block_rows()..(block + 1) * layout.block_rows() {
                     let expected = if row < d_out { plain[path * d_out + row] } else { 0.0 };
                     prop_assert_eq!(*scales.next().unwrap(), expected);
                 }
@@ -105,6 +98,31 @@ proptest! {
         }
         prop_assert!(scales.next().is_none());
     }
+}
+
+/// Row blocks of a segment and, within each, paths.
+fn blocks(layout: &SignLayout, d_out: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (blocks, paths) = (d_out.div_ceil(16 * layout.row_tiles), layout.paths);
+    (0..blocks).flat_map(move |block| (0..paths).map(move |path| (block, path)))
+}
+
+/// The tile of 16 rows and 32 inputs: four groups of 8 inputs, 16 bytes each, one a row.
+fn tile(signs: &Tensor, path: usize, first_row: usize, first_input: usize) -> Vec<u8> {
+    let (d_out, d_in) = (signs.shape[1], signs.shape[2]);
+    let one = |row: usize, input: usize| {
+        row < d_out && input < d_in && signs.sign(path * d_out + row, input) > 0.0
+    };
+    let byte = |group: usize, lane: usize| {
+        let inputs = (0..8).map(|bit| (bit, first_input + group * 8 + bit));
+        inputs.fold(0, |sum, (bit, input)| {
+            sum | u8::from(one(first_row + lane, input)) << bit
+        })
+    };
+    let groups = 0..4;
+    groups
+        .flat_map(|group| (0..16).map(move |lane| (group, lane)))
+        .map(|(g, l)| byte(g, l))
+        .collect()
 }
 
 #[test]

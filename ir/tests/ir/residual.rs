@@ -126,7 +126,7 @@ proptest! {
         let segments: Vec<_> = d_outs.iter().map(|n| segment(&mut rng, [k, *n, d_in])).collect();
         let op = ResidualBinary { segments: d_outs, ..ResidualBinary::plain(k, 0) };
         let weights = segments.concat();
-        let fused = compute(op, &[&[x.clone()], &weights[..]].concat());
+        let fused = compute(op, &[std::slice::from_ref(&x), &weights].concat());
         let parts: Vec<_> = segments.iter().map(|s| unfused(&x, s)).collect();
         assert_close(&fused, &beside(&parts), 1e-6);
     }
@@ -180,7 +180,8 @@ proptest! {
         };
         for unit_offset in [false, true] {
             let u = compute(RmsNorm { eps: 0.1, unit_offset }, &[x.clone(), norm.clone()]);
-            let op = ResidualBinary { prologue: Prologue::RmsNorm, eps: 0.1, unit_offset, ..plain.clone() };
+            let prologue = Prologue::RmsNorm;
+            let op = ResidualBinary { prologue, eps: 0.1, unit_offset, ..plain.clone() };
             let fused = run(op, &[x.clone(), norm.clone()], &[]);
             prop_assert_eq!(fused, run(plain.clone(), &[u], &[]));
         }
@@ -209,13 +210,15 @@ proptest! {
         // The unit vectors as tokens read the effective weight's columns.
         let unit = (0..d_in * d_in).map(|i| f32::from(u8::from(i / d_in == i % d_in))).collect();
         let unit = Tensor::f32(&[d_in, d_in], unit);
-        let fused = compute(ResidualBinary::plain(k, d_out), &[unit, signs.clone(), g.clone(), h.clone()]);
+        let operands = [unit, signs.clone(), g.clone(), h.clone()];
+        let fused = compute(ResidualBinary::plain(k, d_out), &operands);
         for row in 0..d_out {
             for column in 0..d_in {
                 let mut residual = f64::from(w.floats()[row * d_in + column]);
                 for i in 0..k {
+                    let sign = f64::from(signs.sign(i * d_out + row, column));
                     let (g, h) = (g.floats()[i * d_out + row], h.floats()[i * d_in + column]);
-                    residual -= f64::from(g) * f64::from(h) * f64::from(signs.sign(i * d_out + row, column));
+                    residual -= f64::from(g) * f64::from(h) * sign;
                 }
                 let found = f64::from(fused.floats()[column * d_out + row]);
                 let expected = f64::from(w.floats()[row * d_in + column]) - residual;
@@ -279,7 +282,7 @@ fn segments_and_paths_stand_where_they_should() {
     };
     let expected = rows(&[[1.0 + 64.0, -2.0 + 128.0, 32.0 - 256.0, 64.0 - 512.0]]);
     let segments = [one, two];
-    let plain = [&[x.clone()], &segments.concat()[..]].concat();
+    let plain = [std::slice::from_ref(&x), &segments.concat()].concat();
     assert_eq!(compute(op.clone(), &plain), expected);
     let op = ResidualBinary { packed: true, ..op };
     let packed = [&[x], &packed(&segments, 1)[..]].concat();

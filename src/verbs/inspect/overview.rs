@@ -1,6 +1,8 @@
 //! The overview: what `rabitc inspect` prints without options.
 
-use rabitc_rbx::{Artifact, GRAPH, Level, Manifest, Program, SECTION_PREFIX, TOKENIZER, Work};
+use rabitc_rbx::{
+    Artifact, CHAT_TEMPLATE, GRAPH, Level, Manifest, Program, SECTION_PREFIX, TOKENIZER, Work,
+};
 
 use super::group::{Group, group, names};
 use crate::ui::{self, Align, Table};
@@ -57,6 +59,7 @@ fn facts(artifact: &Artifact) -> String {
             "begin token",
             model.bos.map_or("none".to_owned(), |id| id.to_string()),
         ),
+        ("tokenizer", tokenizer(artifact).to_owned()),
         (
             "end tokens",
             if model.eos.is_empty() {
@@ -70,6 +73,16 @@ fn facts(artifact: &Artifact) -> String {
     ];
     let lines = lines.map(|(title, value)| format!("{title:<12} {value}\n"));
     lines.concat()
+}
+
+/// What there is to turn text into tokens.
+fn tokenizer(artifact: &Artifact) -> &'static str {
+    let has = |name| artifact.tensor(name).is_some();
+    match (has(TOKENIZER), has(CHAT_TEMPLATE)) {
+        (true, true) => "yes, with a chat template",
+        (true, false) => "yes, without a chat template",
+        (false, _) => "none: the model takes token ids only",
+    }
 }
 
 /// What takes how much of the file.
@@ -109,9 +122,6 @@ fn sizes(artifact: &Artifact) -> Table {
         &ui::size(file.saturating_sub(known)),
     ]);
     table.row(["file", &ui::size(file)]);
-    if artifact.tensor(TOKENIZER).is_none() {
-        table.row(["no tokenizer: token ids only"]);
-    }
     table
 }
 

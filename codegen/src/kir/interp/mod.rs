@@ -270,3 +270,6 @@ impl Machine<'_> {
         Ok(Value::build(ty, convert))
     }
 }
+
+#[cfg(test)]
+mod tests;

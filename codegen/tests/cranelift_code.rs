@@ -1,0 +1,124 @@
+//! The machine code of a look-up loop, the kind that decoding spends its time in: nothing in the
+//! loop but what the kernel asks for.
+
+mod common;
+
+use common::{Subject, WIDTH};
+use rabitc_codegen::backend::Options;
+use rabitc_codegen::cranelift::compile;
+use rabitc_codegen::kir::{Builder, Elem, Kernel, Val};
+use rabitc_codegen::level::Level;
+
+/// 16-bit sums of table entries that the nibbles of `signs` select, for two rows of bytes.
+fn lookup_loop() -> Kernel {
+    let mut b = Builder::new("lookups", WIDTH);
+    let (signs, tables, out) = (b.input("signs"), b.input("tables"), b.output("out"));
+    let (begin, end) = b.range();
+    let zero = b.int_of(b.vec(Elem::I16), 0);
+    let sums: Vec<_> = (0..4).map(|_| b.var(zero)).collect();
+    b.for_range(begin, end, 1, |b, i| {
+        let (signs, tables) = (b.at(signs, i, 32), b.at(tables, i, 32));
+        b.prefetch(signs, 4096);
+        let bytes = b.vec(Elem::I8);
+        let table = [0, 16].map(|offset| b.load(bytes, tables, offset));
+        for row in 0..2 {
+            let signs = b.load(bytes, signs, 16 * row);
+            for (index, table) in nibbles(b, signs).into_iter().zip(table) {
+                let entries = b.lookup16(table, index);
+                let entries = b.bitcast(entries, Elem::I16);
+                let odd = b.shr(entries, 8);
+                for (k, x) in [entries, odd].into_iter().enumerate() {
+                    let sum = sums[2 * row as usize + k];
+                    let s = b.get(sum);
+                    let s = b.add(s, x);
+                    b.set(sum, s);
+                }
+            }
+        }
+    });
+    for (k, sum) in sums.into_iter().enumerate() {
+        let s = b.get(sum);
+        b.store(out, 16 * k as i32, s);
+    }
+    b.finish()
+}
+
+fn nibbles(b: &mut Builder, signs: Val) -> [Val; 2] {
+    let mask = b.bytes(Elem::I8, [15; 16]);
+    let low = b.and(signs, mask);
+    let pairs = b.bitcast(signs, Elem::I16);
+    let high = b.shr(pairs, 4);
+    let high = b.bitcast(high, Elem::I8);
+    [low, b.and(high, mask)]
+}
+
+/// The lines of the block that holds the look-ups.
+fn loop_lines(level: Level) -> Vec<String> {
+    let options = Options {
+        asm: true,
+        ..Options::default()
+    };
+    let asm = compile(&lookup_loop(), level, options).unwrap().asm;
+    let mut blocks: Vec<Vec<String>> = vec![Vec::new()];
+    for line in asm.lines() {
+        match line.starts_with(' ') {
+            true => blocks.last_mut().unwrap().push(line.trim().to_string()),
+            false => blocks.push(Vec::new()),
+        }
+    }
+    let holds = |block: &&Vec<String>| {
+        let mut lines = block.iter();
+        lines.any(|line| line.contains("pshufb") || line.starts_with("tbl"))
+    };
+    blocks.iter().find(holds).unwrap().clone()
+}
+
+#[test]
+fn the_loop_is_right() {
+    let bytes = |n: u32, seed: u32| -> Vec<u8> {
+        let numbers = (0..n).map(|i| i.wrapping_mul(seed) >> 13);
+        numbers.map(|x| x as u8).collect()
+    };
+    let buffers = [bytes(320, 2654435761), bytes(320, 40503 << 7), vec![0; 64]];
+    Subject::new(lookup_loop()).agree(&buffers, &[], 0..10);
+}
+
+#[test]
+fn the_loop_keeps_everything_in_registers() {
+    for level in Level::ALL {
+        for line in loop_lines(level) {
+            let elsewhere = ["rsp", "rip", "[sp", "pc+", "label"];
+            let outside = elsewhere.iter().any(|word| line.contains(word));
+            assert!(
+                !outside || line.starts_with('j') || line.starts_with('b'),
+                "{level}: {line}"
+            );
+        }
+    }
+}
+
+/// Of the moves between registers, three-operand instructions need none; the older ones destroy
+/// what is used again: the signs (one row's are used twice) and the tables.
+#[test]
+fn the_loop_moves_little() {
+    let moves = |level| {
+        let lines = loop_lines(level);
+        let moves = lines
+            .iter()
+            .filter(|l| l.starts_with("movdqa ") || l.starts_with("mov v"));
+        moves.count()
+    };
+    assert_eq!(moves(Level::X86V3), 0);
+    assert_eq!(moves(Level::X86V2), 6);
+    assert_eq!(moves(Level::Aarch64), 0);
+}
+
+#[test]
+fn the_loop_on_avx2() {
+    insta::assert_snapshot!(loop_lines(Level::X86V3).join("\n"), @"");
+}
+
+#[test]
+fn the_loop_on_neon() {
+    insta::assert_snapshot!(loop_lines(Level::Aarch64).join("\n"), @"");
+}

@@ -1,0 +1,160 @@
+//! Snapshots of generated kernels: the kernel IR and the x86-64-v3 assembly of each.
+//!
+//! A change that should not alter code leaves every snapshot byte for byte.
+
+use rabitc_codegen::backend::{Backend, Options};
+use rabitc_codegen::cranelift::Cranelift;
+use rabitc_codegen::kernels::attention::Attention;
+use rabitc_codegen::kernels::elementwise::{Elementwise, Function};
+use rabitc_codegen::kernels::embed::Embed;
+use rabitc_codegen::kernels::kv_append::KvAppend;
+use rabitc_codegen::kernels::linear::{Linear, Weight};
+use rabitc_codegen::kernels::rb_prepare::{Before, RbPrepare, TableShape, Tables};
+use rabitc_codegen::kernels::rb_product::RbProduct;
+use rabitc_codegen::kernels::rms_norm::RmsNorm;
+use rabitc_codegen::kernels::rope::Rope;
+use rabitc_codegen::kernels::select_rows::SelectRows;
+use rabitc_codegen::kernels::{Float, Spec};
+use rabitc_codegen::kir::print::print;
+use rabitc_codegen::level::Level;
+use rabitc_ir::layout::SignLayout;
+use rabitc_ir::ops::gate::Activation;
+
+fn product(tables: Tables, segments: &[usize], d_in: usize, paths: usize, row_tiles: usize) -> Box<dyn Spec> {
+    Box::new(RbProduct {
+        layout: SignLayout {
+            d_in,
+            paths,
+            segments: segments.to_vec(),
+            row_tiles,
+        },
+        tables,
+        g: Float::F16,
+        residual: (segments.len() == 1).then_some(segments[0]),
+    })
+}
+
+fn prepare(tables: Tables, d_in: usize, sets: usize, before: Before) -> Box<dyn Spec> {
+    Box::new(RbPrepare {
+        shape: TableShape {
+            d_in,
+            sets,
+            tables,
+        },
+        x_stride: d_in,
+        h: Float::F16,
+        before,
+    })
+}
+
+fn linear(weight: Weight, d_out: usize, d_in: usize, row_tile: usize, token_tile: usize) -> Box<dyn Spec> {
+    Box::new(Linear {
+        d_in,
+        d_out,
+        x_stride: d_in,
+        weight,
+        row_tile,
+        token_tile,
+    })
+}
+
+fn specs() -> Vec<Box<dyn Spec>> {
+    let norm = Before::RmsNorm {
+        weight: Float::BF16,
+        eps: 1e-5,
+        unit_offset: false,
+    };
+    let gate = Before::Gate {
+        act: Activation::Silu,
+        up_stride: 22016,
+    };
+    vec![
+        product(Tables::Int8, &[4096, 4096, 4096], 4096, 2, 4),
+        product(Tables::Int8, &[4096], 11008, 2, 4),
+        product(Tables::Int8, &[37], 45, 3, 1),
+        product(Tables::F32, &[384, 128], 384, 2, 2),
+        product(Tables::F32, &[1], 1, 1, 1),
+        prepare(Tables::Int8, 4096, 6, norm),
+        prepare(Tables::Int8, 11008, 2, gate),
+        prepare(Tables::Int8, 45, 3, Before::Nothing),
+        prepare(Tables::F32, 301, 2, Before::Nothing),
+        linear(Weight::Float(Float::BF16), 2048, 128, 4, 1),
+        linear(Weight::Float(Float::F32), 33, 17, 2, 4),
+        linear(Weight::Int8, 320, 96, 4, 1),
+        Box::new(RmsNorm {
+            d: 96,
+            group: 24,
+            x_stride: 96,
+            weight: Float::F16,
+            eps: 1e-6,
+            unit_offset: true,
+        }),
+        Box::new(Rope {
+            heads: 3,
+            head_dim: 10,
+            x_stride: 50,
+        }),
+        Box::new(KvAppend {
+            n_kv_heads: 2,
+            head_dim: 10,
+            k_stride: 20,
+            v_stride: 50,
+        }),
+        Box::new(Attention {
+            n_heads: 4,
+            n_kv_heads: 2,
+            head_dim: 10,
+            q_stride: 40,
+            scale: 0.25,
+            window: 5,
+            softcap: 30.0,
+        }),
+        Box::new(Elementwise {
+            function: Function::Gate(Activation::GeluTanh),
+            d: 515,
+            a_stride: 1030,
+            b_stride: 1030,
+        }),
+        Box::new(Elementwise {
+            function: Function::AddBias(Float::BF16),
+            d: 7,
+            a_stride: 7,
+            b_stride: 0,
+        }),
+        Box::new(Embed {
+            d: 13,
+            vocab: 9,
+            table: Float::BF16,
+            scale: 1.0,
+        }),
+        Box::new(SelectRows { d: 13, x_stride: 13 }),
+    ]
+}
+
+#[test]
+fn kernel_ir_and_assembly_are_as_they_were() {
+    let options = Options {
+        ir: false,
+        asm: true,
+    };
+    for spec in specs() {
+        let kernel = spec.build(Cranelift.vector_bytes(Level::X86V3));
+        let object = Cranelift
+            .compile(&kernel, Level::X86V3, options)
+            .expect("the kernel compiles");
+        insta::assert_snapshot!(format!("{}.kir", spec.name()), print(&kernel));
+        insta::assert_snapshot!(format!("{}.asm", spec.name()), object.asm);
+    }
+}
+
+#[test]
+fn every_kernel_compiles_for_every_level() {
+    for spec in specs() {
+        for level in Level::ALL {
+            let kernel = spec.build(Cranelift.vector_bytes(level));
+            let object = Cranelift.compile(&kernel, level, Options::default());
+            let object = object.unwrap_or_else(|e| panic!("{} for {level}: {e}", spec.name()));
+            assert!(!object.code.is_empty());
+        }
+    }
+}
