@@ -16,27 +16,28 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rabitc: error: {}", message(&error));
+            eprintln!("rabitc: error: {}", describe(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The error and its causes in one line. A cause whose words an error already ends with is left
-/// out, since some errors quote theirs.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = String::new();
+/// The error and its causes on one line, leaving out causes that a message repeats already.
+fn describe(error: &anyhow::Error) -> String {
+    let mut out = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text += if text.is_empty() { "" } else { ": " };
-            text += &cause;
+        if !out.contains(&cause) {
+            let separator = if out.is_empty() { "" } else { ": " };
+            out.push_str(&format!("{separator}{cause}"));
         }
     }
-    text
+    out
 }
 
 /// Whether the reader of our output went away, as `head` does: no failure of ours.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|c| c.downcast_ref::<std::io::Error>());
+    let mut causes = error
+        .chain()
+        .filter_map(|c| c.downcast_ref::<std::io::Error>());
     causes.any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -48,7 +48,11 @@ fn compiling_twice_gives_the_same_bytes() {
     paths.iter().for_each(|p| build(p, levels.clone()));
     let [a, b] = paths.map(|p| std::fs::read(p).unwrap());
     assert!(a == b, "two compilations differ");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "something was left behind");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        2,
+        "something was left behind"
+    );
 }
 
 #[test]
@@ -61,7 +65,10 @@ fn an_artifact_is_a_safetensors_file_with_aligned_tensors() {
     let start = bytes.as_ptr() as usize;
     for (name, tensor) in tensors.tensors() {
         let offset = tensor.data().as_ptr() as usize - start;
-        assert!(name.starts_with("rbx/pad/") || offset % 64 == 0, "{name} lies at {offset}");
+        assert!(
+            name.starts_with("rbx/pad/") || offset.is_multiple_of(64),
+            "{name} lies at {offset}"
+        );
     }
 }
 
@@ -82,7 +89,10 @@ fn every_flipped_bit_is_caught() {
         let mut damaged = intact.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&path, &damaged).unwrap();
-        assert!(check(&path).is_err(), "bit {bit} was flipped and nobody noticed");
+        assert!(
+            check(&path).is_err(),
+            "bit {bit} was flipped and nobody noticed"
+        );
         count += 1;
     }
     assert!(count > 500, "only {count} bits were tried");
@@ -99,7 +109,10 @@ fn truncated_and_foreign_files_are_refused() {
         let error = check(&path).expect_err("a truncated file");
         assert!(error.contains("a.rbx"), "{error}");
     }
-    let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/models/books-1m/model.safetensors");
+    let checkpoint = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/books-1m/model.safetensors"
+    );
     let error = check(Path::new(checkpoint)).expect_err("a checkpoint is no artifact");
     assert!(error.contains("no .rbx artifact"), "{error}");
     assert!(check(folder.path()).is_err());
@@ -110,14 +123,23 @@ fn truncated_and_foreign_files_are_refused() {
 fn code_for_another_architecture_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.rbx");
-    let foreign = match Level::native().expect("this machine has a CPU level").arch() {
+    let foreign = match Level::native()
+        .expect("this machine has a CPU level")
+        .arch()
+    {
         Arch::X86_64 => Level::Aarch64,
         Arch::Aarch64 => Level::X86V2,
     };
     build(&path, vec![foreign]);
-    let error = Model::open(&path).err().expect("no code for this machine").to_string();
+    let error = Model::open(&path)
+        .err()
+        .expect("no code for this machine")
+        .to_string();
     let native = Level::native().unwrap().name();
-    assert!(error.contains(foreign.name()) && error.contains(native), "{error}");
+    assert!(
+        error.contains(foreign.name()) && error.contains(native),
+        "{error}"
+    );
 }
 
 #[test]
@@ -146,7 +168,10 @@ fn the_context_limit_and_bad_tokens_are_errors_that_read_nothing() {
 fn reading_in_blocks_and_one_by_one_agree() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.rbx");
-    build(&path, vec![Level::native().expect("this machine has a CPU level")]);
+    build(
+        &path,
+        vec![Level::native().expect("this machine has a CPU level")],
+    );
     let model = Arc::new(Model::open(&path).unwrap());
     let ids: Vec<u32> = (0..71).map(|i| i * 13 % 2000).collect();
     let last = |threads: usize, single: bool| -> Vec<f32> {

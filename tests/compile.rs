@@ -123,7 +123,11 @@ fn dense_trained_and_packed_checkpoints_give_the_same_signs_and_scales() {
     }
     // Scales of a single segment keep the name they have in the checkpoint.
     let expected = weights(&a);
-    assert!(expected.keys().any(|k| k.ends_with("packed_signs")), "{:?}", expected.keys());
+    assert!(
+        expected.keys().any(|k| k.ends_with("packed_signs")),
+        "{:?}",
+        expected.keys()
+    );
     assert!(weights(&b) == expected, "trained and dense differ");
     assert!(weights(&c) == expected, "packed and dense differ");
 }
@@ -205,8 +209,14 @@ fn an_output_that_cannot_be_written_is_named_and_an_old_one_stays() {
     let checkpoint = folder.path().join("checkpoint");
     let mut tensors = stored(&Checkpoint::open(fixture("llama2")).unwrap());
     DAMAGES[0].1(&mut tensors);
-    write(&checkpoint, &fixture("llama2").join("config.json"), &tensors);
-    build(&checkpoint, &old).err().expect("NaN weights are refused");
+    write(
+        &checkpoint,
+        &fixture("llama2").join("config.json"),
+        &tensors,
+    );
+    build(&checkpoint, &old)
+        .err()
+        .expect("NaN weights are refused");
     assert_eq!(std::fs::read(&old).unwrap(), b"precious");
 }
 

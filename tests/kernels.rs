@@ -51,7 +51,14 @@ struct Shape {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let sizes = (1usize..300, 1usize..600, 1usize..4, 1usize..4, 1usize..20, 2usize..90);
+    let sizes = (
+        1usize..300,
+        1usize..600,
+        1usize..4,
+        1usize..4,
+        1usize..20,
+        2usize..90,
+    );
     let options = (
         prop_oneof![Just(0usize), 1usize..9],
         prop_oneof![Just(0.0f32), 1.0f32..30.0],
@@ -179,8 +186,17 @@ fn model(s: &Shape) -> (Graph, BTreeMap<String, Tensor>) {
     let freq: Vec<f32> = (0..s.half_head).map(|i| 1.0 / (i + 1) as f32).collect();
     let ty = Type::fixed(DType::F32, &[s.half_head]);
     let freq = m.add("inv_freq", Const { ty, data: freq }, &[]);
-    let table = m.add("angles", RopeTable { attention_factor: 1.1 }, &[positions, freq]);
-    let norm_op = RmsNorm { eps: 1e-5, unit_offset: s.unit_offset };
+    let table = m.add(
+        "angles",
+        RopeTable {
+            attention_factor: 1.1,
+        },
+        &[positions, freq],
+    );
+    let norm_op = RmsNorm {
+        eps: 1e-5,
+        unit_offset: s.unit_offset,
+    };
     let norm = m.weight("norm1.weight", &[s.hidden], 1.0);
     let n = m.add("norm1", norm_op.clone(), &[x, norm]);
     let (q_width, kv_width) = (s.kv_heads * s.group * head_dim, s.kv_heads * head_dim);
@@ -189,7 +205,10 @@ fn model(s: &Shape) -> (Graph, BTreeMap<String, Tensor>) {
     let v = m.linear("v", n, kv_width, false);
     let q_norm = m.weight("q_norm.weight", &[head_dim], 1.0);
     let q = m.add("q_norm", norm_op.clone(), &[q, q_norm]);
-    let (q, k) = (m.add("q_rope", Rope {}, &[q, table]), m.add("k_rope", Rope {}, &[k, table]));
+    let (q, k) = (
+        m.add("q_rope", Rope {}, &[q, table]),
+        m.add("k_rope", Rope {}, &[k, table]),
+    );
     let attention = Attention {
         n_heads: s.kv_heads * s.group,
         n_kv_heads: s.kv_heads,
@@ -204,7 +223,10 @@ fn model(s: &Shape) -> (Graph, BTreeMap<String, Tensor>) {
     let x = m.add("x1", Add {}, &[x, o]);
     let norm = m.weight("norm2.weight", &[s.hidden], 1.0);
     let n = m.add("norm2", norm_op, &[x, norm]);
-    let (gate, up) = (m.linear("gate", n, s.ffn, false), m.linear("up", n, s.ffn, false));
+    let (gate, up) = (
+        m.linear("gate", n, s.ffn, false),
+        m.linear("up", n, s.ffn, false),
+    );
     let act = match s.gelu {
         true => m.add("act", GeluTanh {}, &[gate]),
         false => m.add("act", Silu {}, &[gate]),
@@ -267,7 +289,8 @@ fn check(s: &Shape) {
     assemble(input, &options, &mut Silent).expect("the model compiles");
     let model = Arc::new(Model::open(&path).expect("the artifact opens"));
     model.artifact().check().expect("its hashes match");
-    let graph = rabitc_ir::text::parse(model.artifact().graph().expect("a graph")).expect("it parses");
+    let graph =
+        rabitc_ir::text::parse(model.artifact().graph().expect("a graph")).expect("it parses");
     let pool = Arc::new(Pool::new(s.threads).expect("a pool"));
     let mut session = Session::new(model, pool, 64).expect("a session");
     let ids = |n: u32| -> Vec<u32> { (0..n).map(|i| (i * 7 + 1) % s.vocab as u32).collect() };
@@ -275,7 +298,13 @@ fn check(s: &Shape) {
     let checks = verify(&mut session, &graph, &runs, &mut |_| {}).expect("it runs");
     assert!(checks.len() > 20, "only {} checks", checks.len());
     for c in checks {
-        assert!(c.worst <= 1.0, "%{} ({:?}, {} tokens): {c:?}\n{s:?}", c.node, c.kernels, c.tokens);
+        assert!(
+            c.worst <= 1.0,
+            "%{} ({:?}, {} tokens): {c:?}\n{s:?}",
+            c.node,
+            c.kernels,
+            c.tokens
+        );
     }
 }
 

@@ -1,9 +1,9 @@
 //! Code generation: kernels from graph nodes, machine code from kernels, the execution plan.
 
-pub mod kernels;
 pub mod backend;
 pub mod cranelift;
 pub mod error;
+pub mod kernels;
 pub mod kir;
 pub mod level;
 pub mod plan;

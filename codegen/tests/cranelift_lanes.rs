@@ -238,7 +238,7 @@ fn offsets_in_both_directions() {
             let (end, back) = (b.add_imm(to, 4090), b.int(-900));
             let end = b.add(end, back);
             b.store(end, 7, x);
-            let from = (0..4096u32).map(|i| (i * 37 >> 3) as u8).collect();
+            let from = (0..4096u32).map(|i| ((i * 37) >> 3) as u8).collect();
             Subject::new(b.finish()).agree(&[from, vec![0; 4096]], &[], 0..1);
         }
     }

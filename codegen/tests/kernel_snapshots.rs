@@ -20,7 +20,13 @@ use rabitc_codegen::level::Level;
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
 
-fn product(tables: Tables, segments: &[usize], d_in: usize, paths: usize, row_tiles: usize) -> Box<dyn Spec> {
+fn product(
+    tables: Tables,
+    segments: &[usize],
+    d_in: usize,
+    paths: usize,
+    row_tiles: usize,
+) -> Box<dyn Spec> {
     Box::new(RbProduct {
         layout: SignLayout {
             d_in,
@@ -36,18 +42,20 @@ fn product(tables: Tables, segments: &[usize], d_in: usize, paths: usize, row_ti
 
 fn prepare(tables: Tables, d_in: usize, sets: usize, before: Before) -> Box<dyn Spec> {
     Box::new(RbPrepare {
-        shape: TableShape {
-            d_in,
-            sets,
-            tables,
-        },
+        shape: TableShape { d_in, sets, tables },
         x_stride: d_in,
         h: Float::F16,
         before,
     })
 }
 
-fn linear(weight: Weight, d_out: usize, d_in: usize, row_tile: usize, token_tile: usize) -> Box<dyn Spec> {
+fn linear(
+    weight: Weight,
+    d_out: usize,
+    d_in: usize,
+    row_tile: usize,
+    token_tile: usize,
+) -> Box<dyn Spec> {
     Box::new(Linear {
         d_in,
         d_out,
@@ -127,7 +135,10 @@ fn specs() -> Vec<Box<dyn Spec>> {
             table: Float::BF16,
             scale: 1.0,
         }),
-        Box::new(SelectRows { d: 13, x_stride: 13 }),
+        Box::new(SelectRows {
+            d: 13,
+            x_stride: 13,
+        }),
     ]
 }
 

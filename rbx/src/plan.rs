@@ -119,6 +119,8 @@ impl Items {
     pub fn count(&self, tokens: usize, rows: usize) -> u64 {
         let per_token = self.per_token.saturating_mul(tokens as u64);
         let per_row = self.per_row.saturating_mul(rows as u64);
-        self.constant.saturating_add(per_token).saturating_add(per_row)
+        self.constant
+            .saturating_add(per_token)
+            .saturating_add(per_row)
     }
 }

@@ -167,12 +167,14 @@ impl Artifact {
         for program in &self.manifest.programs {
             let mut phase = 0;
             for step in &program.steps {
-                let at = |reason: String| format!("{} step `{}`: {reason}", program.name, step.node);
+                let at =
+                    |reason: String| format!("{} step `{}`: {reason}", program.name, step.node);
                 if step.phase < phase {
                     return Err(at("phases are out of order".into()));
                 }
                 phase = step.phase;
-                self.check_work(&step.work, program.arena_bytes).map_err(at)?;
+                self.check_work(&step.work, program.arena_bytes)
+                    .map_err(at)?;
             }
             if program.logits >= program.arena_bytes.max(1) {
                 return Err(format!("{}: logits lie outside the arena", program.name));
@@ -213,7 +215,9 @@ impl Artifact {
 /// The header's hash is taken with its own place filled with zeros.
 fn check_header(header: &[u8], hash: Option<&String>) -> Result<(), String> {
     let damaged = || "is damaged: the header's hash does not match".to_string();
-    let hash = hash.filter(|h| h.len() == NO_HASH.len()).ok_or_else(damaged)?;
+    let hash = hash
+        .filter(|h| h.len() == NO_HASH.len())
+        .ok_or_else(damaged)?;
     let text = std::str::from_utf8(header).map_err(|_| damaged())?;
     let place = format!("\"{HASH_KEY}\":\"{hash}\"");
     let at = text.find(&place).ok_or_else(damaged)?;

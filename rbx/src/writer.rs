@@ -59,10 +59,7 @@ pub fn write(
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(".rbx-")
-        .tempfile_in(folder)
-        .map_err(io)?;
+    let mut file = builder().prefix(".rbx-").tempfile_in(folder).map_err(io)?;
     let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     out.write_all(&vec![0; 8 + header_len]).map_err(io)?;
     for entry in entries {
@@ -94,21 +91,23 @@ pub fn write(
     out.flush().map_err(io)?;
     drop(out);
     file.as_file().sync_all().map_err(io)?;
-    set_default_permissions(file.as_file()).map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     Ok(manifest)
 }
 
-/// Temporary files are made private to their owner; an artifact is an ordinary file.
-fn set_default_permissions(file: &std::fs::File) -> std::io::Result<()> {
+/// Temporary files are private to their owner by default; an artifact is an ordinary file, its
+/// permissions up to the process's umask.
+fn builder() -> tempfile::Builder<'static, 'static> {
     #[cfg(unix)]
-    {
+    let builder = {
         use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
+        let mut builder = tempfile::Builder::new();
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        builder
+    };
     #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
+    let builder = tempfile::Builder::new();
+    builder
 }
 
 /// Puts the tensors one after the other, with filler tensors between them: safetensors allows no

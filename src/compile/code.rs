@@ -51,7 +51,11 @@ pub fn generate(kernels: &[Box<dyn Spec>], levels: &[Level], emits: &[Emit]) -> 
                     scalars: kernel.scalars.clone(),
                 });
             }
-            let title = format!("; {} for {level}, {} bytes\n", kernel.name, object.code.len());
+            let title = format!(
+                "; {} for {level}, {} bytes\n",
+                kernel.name,
+                object.code.len()
+            );
             ir.push_str(&format!("{title}{}\n", object.ir));
             asm.push_str(&format!("{title}{}\n", object.asm));
         }

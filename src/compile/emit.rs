@@ -29,7 +29,10 @@ impl FromStr for Emit {
         let known = match stage.strip_prefix("ir-after=") {
             Some(pass) if rabitc_passes::find(pass).is_none() => {
                 let names: Vec<_> = rabitc_passes::PASSES.iter().map(|p| p.name).collect();
-                return Err(format!("no pass `{pass}`; the passes are {}", names.join(", ")));
+                return Err(format!(
+                    "no pass `{pass}`; the passes are {}",
+                    names.join(", ")
+                ));
             }
             Some(_) => true,
             None => STAGES.contains(&stage),
@@ -76,12 +79,20 @@ pub fn dot(emits: &[Emit], graph: &Graph) -> Result<()> {
     if !wanted(emits, "dot") {
         return Ok(());
     }
-    let mut out = String::from("digraph {\n  rankdir=TB;\n  node [shape=box, fontname=monospace];\n");
+    let mut out =
+        String::from("digraph {\n  rankdir=TB;\n  node [shape=box, fontname=monospace];\n");
     for id in graph.order() {
         let node = graph.node(id);
-        let style = if node.op.compile_time() { ", style=filled, fillcolor=lightgray" } else { "" };
+        let style = if node.op.compile_time() {
+            ", style=filled, fillcolor=lightgray"
+        } else {
+            ""
+        };
         let (op, ty) = (node.op.name(), &node.ty);
-        out.push_str(&format!("  \"{0}\" [label=\"{0}\\n{op} : {ty}\"{style}];\n", node.name));
+        out.push_str(&format!(
+            "  \"{0}\" [label=\"{0}\\n{op} : {ty}\"{style}];\n",
+            node.name
+        ));
         for operand in graph.operands(id) {
             let from = &graph.node(operand).name;
             out.push_str(&format!("  \"{from}\" -> \"{}\";\n", node.name));
@@ -102,7 +113,17 @@ mod tests {
         assert_eq!(emit.file, Some("out.rbir".into()));
         assert_eq!("asm".parse::<Emit>().unwrap().file, None);
         assert_eq!("asm:-".parse::<Emit>().unwrap().file, None);
-        assert!("ptx".parse::<Emit>().unwrap_err().contains("no stage `ptx`"));
-        assert!("ir-after=x".parse::<Emit>().unwrap_err().contains("no pass `x`"));
+        assert!(
+            "ptx"
+                .parse::<Emit>()
+                .unwrap_err()
+                .contains("no stage `ptx`")
+        );
+        assert!(
+            "ir-after=x"
+                .parse::<Emit>()
+                .unwrap_err()
+                .contains("no pass `x`")
+        );
     }
 }

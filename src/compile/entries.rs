@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rabitc_frontend::Checkpoint;
 use rabitc_ir::interp::eval_constant;
 use rabitc_ir::{DType, Graph, Op, WeightStore};
@@ -51,7 +51,9 @@ pub fn side_sections(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, Strin
         (TOKENIZER_CONFIG, side.tokenizer_config()?),
         (CHAT_TEMPLATE, side.tokenizer_settings()?.chat_template),
     ];
-    let present = texts.into_iter().filter_map(|(name, t)| t.map(|t| (name, t)));
+    let present = texts
+        .into_iter()
+        .filter_map(|(name, t)| t.map(|t| (name, t)));
     Ok(present.collect())
 }
 
@@ -91,7 +93,10 @@ fn weight<'a>(
         produce: Box::new(move || {
             let bytes = match graph.op(tensor.node) {
                 // The store checks that float weights are finite.
-                Op::Weight(w) => store.raw(&w.name).map(|b| b.into_owned()).map_err(|e| e.to_string()),
+                Op::Weight(w) => store
+                    .raw(&w.name)
+                    .map(|b| b.into_owned())
+                    .map_err(|e| e.to_string()),
                 _ => eval_constant(graph, tensor.node, store)
                     .map(|t| t.to_le_bytes())
                     .map_err(|e| e.to_string()),
@@ -115,7 +120,8 @@ fn release(graph: &Graph, tensor: &Materialized, store: &dyn WeightStore) {
 
 /// What the artifact was built from: hashes of config.json and of every tensor's name and type.
 pub fn provenance(checkpoint: &Checkpoint) -> Result<BTreeMap<String, String>> {
-    let config = std::fs::read(checkpoint.config_path())?;
+    let path = checkpoint.config_path();
+    let config = std::fs::read(&path).with_context(|| path.display().to_string())?;
     let mut headers = String::new();
     for name in checkpoint.names() {
         if let Some(info) = checkpoint.info(name) {

@@ -44,7 +44,13 @@ fn layer(graph: &Graph, id: NodeId) -> Option<Layer> {
     let (form, segments, d_in, paths, layout) = match &node.op {
         Op::ResidualBinary(op) => {
             let layout = op.packed.then(|| describe(op));
-            ("residual_binary", op.segments.clone(), width(0), op.paths, layout)
+            (
+                "residual_binary",
+                op.segments.clone(),
+                width(0),
+                op.paths,
+                layout,
+            )
         }
         Op::Linear(_) => ("dense", vec![d_out], width(1), 0, None),
         Op::LinearInt8(_) => ("int8", vec![d_out], width(1), 0, None),
@@ -62,7 +68,9 @@ fn layer(graph: &Graph, id: NodeId) -> Option<Layer> {
         d_in,
         paths,
         layout,
-        bytes: stored.filter_map(|o| graph.ty(*o).storage_bytes()).sum::<usize>() as u64,
+        bytes: stored
+            .filter_map(|o| graph.ty(*o).storage_bytes())
+            .sum::<usize>() as u64,
         source_bytes: 0,
         kernels: Vec::new(),
     })

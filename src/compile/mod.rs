@@ -4,7 +4,6 @@ pub mod code;
 pub mod emit;
 pub mod entries;
 pub mod layers;
-pub mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -140,7 +139,14 @@ pub fn assemble(
         entries.extend(entries::weights(&graph, &tensors, &store)?);
         let total = entries.iter().map(|e| e.bytes as u64).sum();
         let fits = store.layers() > 0;
-        progress.phase(if fits { "fitting and packing" } else { "packing" }, total);
+        progress.phase(
+            if fits {
+                "fitting and packing"
+            } else {
+                "packing"
+            },
+            total,
+        );
         let mut advance = |bytes| progress.advance(bytes as u64);
         manifest = rabitc_rbx::write(output, manifest, entries, &mut advance)?;
         output_bytes = std::fs::metadata(output).map(|m| m.len()).unwrap_or(0);
@@ -203,7 +209,9 @@ pub fn parse_targets(text: &str) -> Result<Vec<Level>> {
     let mut levels = Vec::new();
     for target in text.split(',').map(str::trim) {
         let level = target.strip_prefix("cpu:").ok_or_else(|| {
-            anyhow!("unknown target `{target}`: targets are cpu:native or cpu:LEVEL, e.g. cpu:x86-64-v3")
+            anyhow!(
+                "unknown target `{target}`: targets are cpu:native or cpu:LEVEL, e.g. cpu:x86-64-v3"
+            )
         })?;
         levels.push(match level {
             "native" => Level::native().ok_or_else(|| {

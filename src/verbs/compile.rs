@@ -1,4 +1,6 @@
-//! `rabitc compile`.
+//! `rabitc compile`: a checkpoint becomes an artifact.
+
+mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +13,9 @@ use rabitc_passes::svid::Init;
 use rabitc_passes::{HeadForm, Pattern};
 
 use rabitc::compile::emit::Emit;
-use rabitc::compile::{self, Options, Progress, report};
+use rabitc::compile::{self, Options, Progress};
+
+use crate::ui;
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -93,6 +97,16 @@ fn parse_head(text: &str) -> Result<HeadForm, String> {
     }
 }
 
+/// The form as the command line spells it.
+fn head_name(form: HeadForm) -> String {
+    match form {
+        HeadForm::AsStored => "as stored".into(),
+        HeadForm::Bf16 => "bf16".into(),
+        HeadForm::Int8 => "int8".into(),
+        HeadForm::Paths(k) => format!("paths={k}"),
+    }
+}
+
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
     if args.output.is_none() && args.emit.is_empty() {
@@ -106,10 +120,9 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     match args.json {
-        true => println!("{}", json(&summary)),
-        false => print!("{}", report::table(&summary)),
+        true => ui::print_json(&report::json(&summary)),
+        false => ui::print(&report::table(&summary)),
     }
-    Ok(())
 }
 
 fn options(args: &Args) -> Result<Options> {
@@ -130,7 +143,11 @@ fn options(args: &Args) -> Result<Options> {
         passes: rabitc_passes::Options {
             paths: args.paths.into(),
             keep_dense: args.keep_dense,
-            keep_dense_layers: args.keep_dense_layers.iter().map(|p| Pattern::new(p)).collect(),
+            keep_dense_layers: args
+                .keep_dense_layers
+                .iter()
+                .map(|p| Pattern::new(p))
+                .collect(),
             head: args.lm_head.unwrap_or(HeadForm::AsStored),
             activations,
         },
@@ -156,30 +173,21 @@ fn record(args: &Args) -> BTreeMap<String, String> {
         true => put("keep_dense", "true".into()),
         false => put("paths", args.paths.to_string()),
     };
-    put("init", match args.init.as_str() {
-        "greedy" => "greedy".into(),
-        _ => format!("iterative {}", args.init_iters),
-    });
+    put(
+        "init",
+        match args.init.as_str() {
+            "greedy" => "greedy".into(),
+            _ => format!("iterative {}", args.init_iters),
+        },
+    );
     put("rope_precision", args.rope_precision.clone());
     if !args.keep_dense_layers.is_empty() {
         put("keep_dense_layers", args.keep_dense_layers.join(" "));
     }
     if let Some(head) = args.lm_head {
-        put("lm_head", format!("{head:?}").to_lowercase());
+        put("lm_head", head_name(head));
     }
     record
-}
-
-fn json(summary: &compile::Summary) -> serde_json::Value {
-    let times: BTreeMap<_, _> = summary.times.iter().map(|(n, t)| (*n, t.as_secs_f64())).collect();
-    serde_json::json!({
-        "source_bytes": summary.source_bytes,
-        "output_bytes": summary.output_bytes,
-        "seconds": times,
-        "model": summary.manifest.model,
-        "layers": summary.manifest.layers,
-        "targets": summary.manifest.targets,
-    })
 }
 
 struct Bar {

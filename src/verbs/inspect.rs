@@ -1,6 +1,6 @@
 //! `rabitc inspect`: what an artifact holds.
 
-mod group;
+pub mod group;
 mod listing;
 mod overview;
 

@@ -1,14 +1,16 @@
-//! `rabitc verify`.
+//! `rabitc verify`: hashes and kernels.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
-use rabitc_runtime::pool::Pool;
-use rabitc_runtime::{Model, Session, topology};
+use rabitc_runtime::{Model, Session};
 
 use rabitc::verify::{Check, verify};
+
+use crate::open::{self, ThreadArgs};
+use crate::ui::{self, Align, Table};
 
 /// Check an artifact: every hash, and every kernel against the reference interpreter
 ///
@@ -19,7 +21,9 @@ use rabitc::verify::{Check, verify};
 ///
 /// Exit status: 0 if everything is intact and within bounds, 1 if not.
 #[derive(clap::Args)]
-#[command(after_long_help = "Examples:\n  rabitc verify model.rbx\n  rabitc verify model.rbx --json")]
+#[command(
+    after_long_help = "Examples:\n  rabitc verify model.rbx\n  rabitc verify model.rbx --json"
+)]
 pub struct Args {
     /// The artifact
     model: PathBuf,
@@ -29,9 +33,8 @@ pub struct Args {
     /// Seed of the random tokens
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Threads [default: one for every core that this process may use]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -39,23 +42,26 @@ pub struct Args {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = open::model(&args.model)?;
     model.artifact().check()?;
     let tensors = model.artifact().tensors().count();
     let checks = match args.hashes_only {
         true => Vec::new(),
         false => check_kernels(args, model.clone())?,
     };
-    let failed: Vec<&Check> = checks.iter().filter(|c| c.worst.is_nan() || c.worst > 1.0).collect();
+    let failed: Vec<&Check> = checks
+        .iter()
+        .filter(|c| c.worst.is_nan() || c.worst > 1.0)
+        .collect();
     if args.json {
         let (passed, level) = (failed.is_empty(), model.level().name());
-        let value = serde_json::json!({
+        ui::print_json(&serde_json::json!({
             "passed": passed, "level": level, "tensors": tensors, "kernels": checks,
-        });
-        println!("{value}");
+        }))?;
     } else {
-        print!("{}", table(&checks));
-        println!("{tensors} tensors and sections: all hashes match");
+        let kernels = table(&checks);
+        let hashes = format!("{tensors} tensors and sections: all hashes match\n");
+        ui::print(&(kernels + &hashes))?;
     }
     if let Some(worst) = failed.first() {
         bail!(
@@ -70,8 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn check_kernels(args: &Args, model: Arc<Model>) -> Result<Vec<Check>> {
-    let threads = args.threads.unwrap_or_else(topology::default_threads);
-    let pool = Arc::new(Pool::new(threads)?);
+    let pool = args.threads.pool()?;
     let text = model.artifact().graph()?;
     let graph = rabitc_ir::text::parse(text).context("the artifact's graph")?;
     let info = &model.manifest().model;
@@ -97,25 +102,40 @@ fn runs(seed: u64, context: usize, vocab: usize) -> Vec<Vec<u32>> {
         let length = length.min(room);
         room -= length;
         if length > 0 {
-            runs.push((0..length).map(|_| random.random_range(0..vocab as u32)).collect());
+            runs.push(
+                (0..length)
+                    .map(|_| random.random_range(0..vocab as u32))
+                    .collect(),
+            );
         }
     }
     runs
 }
 
 fn table(checks: &[Check]) -> String {
-    let mut out = String::new();
     if checks.is_empty() {
-        return out;
+        return String::new();
     }
-    out.push_str("| kernel | tokens | largest error | share of bound | |\n|---|---:|---:|---:|---|\n");
+    let mut table = Table::new(&[
+        ("kernel", Align::Left),
+        ("tokens", Align::Right),
+        ("largest error", Align::Right),
+        ("share of bound", Align::Right),
+        ("", Align::Left),
+    ]);
     for c in checks {
-        let verdict = if c.worst <= 1.0 { "ok" } else { "OUT OF BOUNDS" };
-        let (kernels, share) = (c.kernels.join(" + "), c.worst * 100.0);
-        out.push_str(&format!(
-            "| `{kernels}` | {} | {:.2e} | {share:.1}% | {verdict} |\n",
-            c.tokens, c.max_error
-        ));
+        let verdict = if c.worst <= 1.0 {
+            "ok"
+        } else {
+            "OUT OF BOUNDS"
+        };
+        table.row([
+            c.kernels.join(" + "),
+            c.tokens.to_string(),
+            format!("{:.2e}", c.max_error),
+            format!("{:.1}%", c.worst * 100.0),
+            verdict.to_string(),
+        ]);
     }
-    out
+    format!("{table}\n")
 }

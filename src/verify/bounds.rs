@@ -55,8 +55,21 @@ pub fn bounds(op: &Op, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
         Op::RopeTable(_) => vec![4.0 * U; expected.floats().len()],
         Op::Rope(_) => vec![8.0 * U * largest(operands[0]); expected.floats().len()],
         Op::Softcap(op) => vec![8.0 * FUNCTION * f64::from(op.cap); expected.floats().len()],
-        Op::Add(_) | Op::AddBias(_) => relative(2.0 * U),
-        _ => relative(4.0 * U),
+        Op::Add(_) | Op::AddBias(_) | Op::Mul(_) | Op::Scale(_) => relative(2.0 * U),
+        Op::Embed(_) => relative(2.0 * U),
+        // Copies.
+        Op::Slice(_) | Op::SelectRows(_) | Op::Input(_) => relative(0.0),
+        // No kernel computes these: they are evaluated when an artifact is written, or fused.
+        Op::BinaryMatmul(_)
+        | Op::Weight(_)
+        | Op::Const(_)
+        | Op::ResidualSign(_)
+        | Op::PackSigns(_)
+        | Op::PackScales(_)
+        | Op::Concat(_)
+        | Op::Cast(_)
+        | Op::Int8Data(_)
+        | Op::Int8Scale(_) => relative(0.0),
     }
 }
 
@@ -71,18 +84,22 @@ fn norm(row: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn largest(x: &Tensor) -> f64 {
-    x.floats().iter().fold(0.0, |m, x| m.max(f64::from(x.abs())))
+    x.floats()
+        .iter()
+        .fold(0.0, |m, x| m.max(f64::from(x.abs())))
 }
 
 /// Norms of the rows of a float matrix.
 fn rows_of(w: &Tensor) -> Vec<f64> {
     let rows = w.floats().chunks(w.width().max(1));
-    rows.map(|r| norm(r.iter().map(|x| f64::from(*x)))).collect()
+    rows.map(|r| norm(r.iter().map(|x| f64::from(*x))))
+        .collect()
 }
 
 fn int8_norms(w: &Tensor) -> Vec<f64> {
     let rows = w.raw().chunks(w.width().max(1));
-    rows.map(|r| norm(r.iter().map(|x| f64::from(*x as i8)))).collect()
+    rows.map(|r| norm(r.iter().map(|x| f64::from(*x as i8))))
+        .collect()
 }
 
 /// n·u·‖x‖‖w‖ for every token and row. Kernels sum in four lanes or more.
@@ -106,10 +123,16 @@ fn gate(operands: &[&Tensor]) -> Vec<f64> {
 fn attention(op: &rabitc_ir::ops::attention::Attention, o: &[&Tensor], y: &Tensor) -> Vec<f64> {
     let norms = |x: &Tensor| {
         let heads = x.floats().chunks(op.head_dim);
-        heads.map(|h| norm(h.iter().map(|x| f64::from(*x)))).fold(0.0, f64::max)
+        heads
+            .map(|h| norm(h.iter().map(|x| f64::from(*x))))
+            .fold(0.0, f64::max)
     };
     let score = norms(o[0]) * norms(o[1]) * f64::from(op.scale);
-    let cap = if op.softcap > 0.0 { 8.0 * FUNCTION * f64::from(op.softcap) } else { 0.0 };
+    let cap = if op.softcap > 0.0 {
+        8.0 * FUNCTION * f64::from(op.softcap)
+    } else {
+        0.0
+    };
     let weight = 2.0 * ((op.head_dim as f64 + 8.0) * U * score + cap) + 256.0 * U;
     vec![weight * largest(o[2]) + TINY; y.floats().len()]
 }
@@ -147,7 +170,10 @@ fn residual_binary(op: &ResidualBinary, operands: &[&Tensor], expected: &Tensor)
         *bound += 2.0 * U * f64::from(r.abs());
     }
     let values = expected.floats().iter();
-    out.iter().zip(values).map(|(b, y)| b + 2.0 * U * f64::from(y.abs())).collect()
+    out.iter()
+        .zip(values)
+        .map(|(b, y)| b + 2.0 * U * f64::from(y.abs()))
+        .collect()
 }
 
 /// The error of Σ ±h_j u_j for one path; `m` bounds |u| before cancellation.

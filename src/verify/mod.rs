@@ -63,7 +63,10 @@ pub fn verify(
                 continue;
             }
             let kernels = names.get(&node.name).cloned().unwrap_or_default();
-            let found = trace.values.get(&node.name).map(|v| shaped(graph, id, ids.len(), v));
+            let found = trace
+                .values
+                .get(&node.name)
+                .map(|v| shaped(graph, id, ids.len(), v));
             let key = (trace.program, ids.len(), kernels.clone());
             // Attention is computed every time: the interpreter's cache has to follow.
             let stateful = matches!(node.op, Op::Attention(_));
@@ -71,11 +74,22 @@ pub fn verify(
             if found.is_none() || fresh || stateful {
                 let operands = operands(graph, id, &values, &mut weights, &store)?;
                 let operands: Vec<&Tensor> = operands.iter().collect();
-                let expected = node.op.eval(&mut ctx, &operands).map_err(|e| anyhow!("{e}"))?;
+                let expected = node
+                    .op
+                    .eval(&mut ctx, &operands)
+                    .map_err(|e| anyhow!("{e}"))?;
                 if let (Some(found), true) = (&found, fresh) {
                     progress(&node.name);
                     let bound = bounds::bounds(&node.op, &operands, &expected);
-                    checks.push(compare(node, kernels, program, ids.len(), found, &expected, &bound));
+                    checks.push(compare(
+                        node,
+                        kernels,
+                        program,
+                        ids.len(),
+                        found,
+                        &expected,
+                        &bound,
+                    ));
                 }
                 values.insert(id, found.unwrap_or(expected));
             } else if let Some(found) = found {
@@ -128,7 +142,10 @@ fn result_offset(step: &Step, kernels: &[rabitc_rbx::Kernel]) -> Option<usize> {
     }
 }
 
-fn kernel_names(program: &Program, kernels: &[rabitc_rbx::Kernel]) -> BTreeMap<String, Vec<String>> {
+fn kernel_names(
+    program: &Program,
+    kernels: &[rabitc_rbx::Kernel],
+) -> BTreeMap<String, Vec<String>> {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for step in &program.steps {
         let list = names.entry(step.node.clone()).or_default();

@@ -1,11 +1,17 @@
 //! `rabitc bench`: its forms, not its figures.
 
+use std::sync::{Mutex, PoisonError};
+
 use rabitc_rbx::Artifact;
 
 use crate::common::*;
 
+/// Held by tests that measure the bandwidth, which takes a gigabyte.
+static MEMORY: Mutex<()> = Mutex::new(());
+
 #[test]
 fn json_holds_every_repetition_and_what_a_token_reads() {
+    let _memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let args = [
         "-p", "40", "-n", "3", "-r", "2", "--depth", "10", "--output", "json",
     ];
@@ -40,6 +46,7 @@ fn json_holds_every_repetition_and_what_a_token_reads() {
 
 #[test]
 fn tables_have_a_line_a_test() {
+    let _memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let base = ["bench", arg(books()), "-n", "2", "-r", "1", "-p"];
     let out = rabitc(&[&base[..], &["0"]].concat()).out;
     let lines: Vec<_> = out.lines().collect();

@@ -11,6 +11,7 @@ fn the_overview_names_everything() {
         "LlamaForCausalLM (llama)",
         "4 blocks, hidden size 128, 4 query and 2 key/value heads of 32",
         "2048 tokens",
+        "yes, without a chat template",
         "1024 positions",
         "paths: 2",
         "| cpu:x86-64-v",

@@ -7,7 +7,7 @@ use cranelift_codegen::ir::{ConstantData, Immediate, InstBuilder, Value, types};
 impl Lower<'_> {
     /// Rounds, then truncates what is whole already. Of CLIF's conversions, the x86 ones that
     /// saturate take many instructions, and the other one is for vectors only.
-    pub fn to_int(&mut self, a: Val) -> Value {
+    pub fn round_to_int(&mut self, a: Val) -> Value {
         let ty = clif_type(self.kernel.ty(a).with_elem(Elem::I32));
         let a = self.value(a);
         let whole = self.builder.ins().nearest(a);

@@ -230,7 +230,7 @@ impl Lower<'_> {
             Inst::Shl(a, by) => self.shift(a, by, |ins, a, by| ins.ishl(a, by)),
             Inst::Shr(a, by) => self.shift(a, by, |ins, a, by| ins.ushr(a, by)),
             Inst::Sar(a, by) => self.shift(a, by, |ins, a, by| ins.sshr(a, by)),
-            Inst::ToInt(a) => self.to_int(a),
+            Inst::ToInt(a) => self.round_to_int(a),
             Inst::ToFloat(a) => {
                 let a = self.value(a);
                 self.builder.ins().fcvt_from_sint(clif_type(ty), a)

@@ -1,4 +1,12 @@
 //! The Cranelift backend: pure Rust, always there, 128-bit vectors.
+//!
+//! A kernel is verified, prepared (`prepare`: folding, sharing, hoisting), lowered to CLIF
+//! (`lower` and its neighbours) and compiled by Cranelift; then prefetches are put in
+//! (`prefetch`), and code that needs anything from outside is refused. The order in which a
+//! kernel computes things is the order of the machine code, except for what leaves a loop, so a
+//! kernel that keeps few values alive at a time has no spills.
+//!
+//! This backend knows nothing of models or graphs, and emits code for machines other than its own.
 
 mod arith;
 mod isa;
@@ -54,75 +62,63 @@ impl Backend for Cranelift {
 /// # Errors
 /// An invalid kernel, wider vectors, code that would need a symbol from outside.
 pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object, CodegenError> {
-    let kernel_name = || kernel.name.clone();
-    check(kernel).map_err(|reason| CodegenError::InvalidKernel {
-        kernel: kernel_name(),
-        reason,
-    })?;
-    match kernel.vector_bytes() {
-        None | Some(VECTOR_BYTES) => {}
-        Some(found) => {
-            return Err(CodegenError::VectorWidth {
-                kernel: kernel_name(),
-                backend: Cranelift.name(),
-                level,
-                found,
-                supported: VECTOR_BYTES,
-            });
-        }
-    }
+    admit(kernel, level)?;
     let failed = |reason: String| CodegenError::Backend {
         backend: Cranelift.name(),
-        kernel: kernel_name(),
+        kernel: kernel.name.clone(),
         level,
         reason,
     };
     let isa = isa::for_level(level).map_err(failed)?;
-    let prepared = prepare::prepare(kernel);
-    let func = lower::lower(&prepared, level, &*isa);
-    let ir = if options.ir {
-        func.display().to_string()
-    } else {
-        String::new()
+    let func = lower::lower(&prepare::prepare(kernel), level, &*isa);
+    let ir = match options.ir {
+        true => func.display().to_string(),
+        false => String::new(),
     };
     let mut context = Context::for_function(func);
     context.set_disasm(options.asm);
     let compiled = context
         .compile(&*isa, &mut ControlPlane::default())
-        .map_err(|e| failed(format!("{:?}", e.inner)))?;
-    stands_alone(kernel, compiled)?;
+        .map_err(|e| failed(e.inner.to_string()))?;
+    if let Some(symbol) = refers_to(compiled) {
+        let kernel = kernel.name.clone();
+        return Err(CodegenError::ExternalSymbol { kernel, symbol });
+    }
     let mut code = compiled.code_buffer().to_vec();
     prefetch::rewrite(&mut code, compiled.buffer.traps(), level.arch()).map_err(failed)?;
-    Ok(Object {
-        code,
-        ir,
-        asm: prefetch::rewrite_text(compiled.vcode.as_deref().unwrap_or_default(), level.arch()),
-    })
+    let asm = compiled.vcode.as_deref().unwrap_or_default();
+    let asm = prefetch::rewrite_text(asm, level.arch());
+    Ok(Object { code, ir, asm })
 }
 
-/// Refuses code that refers to anything outside itself.
-fn stands_alone(kernel: &Kernel, compiled: &CompiledCode) -> Result<(), CodegenError> {
-    let outside = compiled
-        .buffer
-        .relocs()
-        .first()
-        .map(|r| format!("{:?}", r.target));
-    let calls = compiled
-        .buffer
-        .call_sites()
-        .next()
-        .map(|_| "a function".to_string());
-    let aligned = (compiled.buffer.alignment > CODE_ALIGN).then(|| {
-        format!(
-            "its own address, at a multiple of {}",
-            compiled.buffer.alignment
-        )
-    });
-    match outside.or(calls).or(aligned) {
-        None => Ok(()),
-        Some(symbol) => Err(CodegenError::ExternalSymbol {
+/// Checks that the kernel is one that this backend compiles.
+fn admit(kernel: &Kernel, level: Level) -> Result<(), CodegenError> {
+    check(kernel).map_err(|reason| CodegenError::InvalidKernel {
+        kernel: kernel.name.clone(),
+        reason,
+    })?;
+    match kernel.vector_bytes() {
+        None | Some(VECTOR_BYTES) => Ok(()),
+        Some(found) => Err(CodegenError::VectorWidth {
             kernel: kernel.name.clone(),
-            symbol,
+            backend: Cranelift.name(),
+            level,
+            found,
+            supported: VECTOR_BYTES,
         }),
     }
+}
+
+/// What the code refers to outside itself. References within the code, as to its constants, have
+/// been resolved by now.
+fn refers_to(compiled: &CompiledCode) -> Option<String> {
+    let buffer = &compiled.buffer;
+    if let Some(relocation) = buffer.relocs().first() {
+        return Some(format!("{:?}", relocation.target));
+    }
+    if buffer.call_sites().next().is_some() {
+        return Some("a function".to_owned());
+    }
+    let too_aligned = buffer.alignment > CODE_ALIGN;
+    too_aligned.then(|| format!("its own address, at a multiple of {}", buffer.alignment))
 }

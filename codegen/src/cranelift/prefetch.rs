@@ -79,7 +79,7 @@ fn rewrite_x86(code: &mut [u8]) -> Option<()> {
         return None;
     }
     *second = 0x18;
-    *modrm = *modrm & 0xc7 | PREFETCH_T0;
+    *modrm = (*modrm & 0xc7) | PREFETCH_T0;
     if prefixed {
         code[0] &= !REX_W_AND_R;
     }
@@ -93,12 +93,12 @@ fn rewrite_aarch64(code: &mut [u8]) -> Option<()> {
     let load = u32::from_le_bytes(*word);
     let base = load & 0x3e0;
     let prefetch = if load & 0xffc0_0000 == 0x3940_0000 {
-        let offset = load >> 10 & 0xfff;
-        0xf980_0000 | offset / 8 << 10 | base
+        let offset = (load >> 10) & 0xfff;
+        0xf980_0000 | ((offset / 8) << 10) | base
     } else if load & 0xffe0_0c00 == 0x3840_0000 {
-        0xf880_0000 | load & 0x001f_f000 | base
+        0xf880_0000 | (load & 0x001f_f000) | base
     } else if load & 0xffe0_0c00 == 0x3860_0800 {
-        0xf8a0_0800 | load & 0x001f_e000 | base
+        0xf8a0_0800 | (load & 0x001f_e000) | base
     } else {
         return None;
     };

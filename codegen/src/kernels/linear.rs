@@ -93,7 +93,7 @@ impl Spec for Linear {
             let first = b.mul_imm(item, self.row_tile as i64);
             self.all_tokens(b, &bases, first, self.row_tile, rows);
         });
-        if self.d_out % self.row_tile > 0 {
+        if !self.d_out.is_multiple_of(self.row_tile) {
             self.last_rows(&mut b, &bases, whole, end, rows);
         }
         b.finish()
@@ -107,7 +107,9 @@ impl Linear {
         b.if_then(here, |b| {
             let first = b.int((self.d_out / self.row_tile * self.row_tile) as i64);
             let last = b.int(self.d_out as i64);
-            b.for_range(first, last, 1, |b, row| self.all_tokens(b, bases, row, 1, rows));
+            b.for_range(first, last, 1, |b, row| {
+                self.all_tokens(b, bases, row, 1, rows)
+            });
         });
     }
 
@@ -139,7 +141,7 @@ impl Linear {
         let sums = self.sums(b, vector, rows * tokens);
         if whole > 0 {
             b.for_const(whole, lanes, |b, column| {
-                self.step(b, weight, x, column, vector, &sums, rows);
+                self.step(b, [weight, x, column], vector, &sums, rows);
             });
         }
         let totals: Vec<Var> = sums
@@ -153,7 +155,7 @@ impl Linear {
         if whole < d_in {
             let (start, end) = (b.int(whole), b.int(d_in));
             b.for_range(start, end, 1, |b, column| {
-                self.step(b, weight, x, column, Ty::F32, &totals, rows);
+                self.step(b, [weight, x, column], Ty::F32, &totals, rows);
             });
         }
         let out = super::shape::address(b, o.out, token, self.d_out as i64, first);
@@ -175,8 +177,9 @@ impl Linear {
         (0..n).map(|_| b.var(zero)).collect()
     }
 
-    /// Adds the products at `column`; sums are ordered `[token][row]`.
-    fn step(&self, b: &mut Builder, w: Val, x: Val, column: Val, ty: Ty, sums: &[Var], rows: usize) {
+    /// Adds the products at `[weight, x, column]`; sums are ordered `[token][row]`.
+    fn step(&self, b: &mut Builder, at: [Val; 3], ty: Ty, sums: &[Var], rows: usize) {
+        let [w, x, column] = at;
         let w = b.at(w, column, self.weight.bytes());
         let x = b.at(x, column, 4);
         let row_bytes = self.d_in as i64 * self.weight.bytes();

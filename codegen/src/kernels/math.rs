@@ -28,7 +28,7 @@ pub fn exp(b: &mut Builder, x: Val) -> Val {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ];
     let mut p = constant(b, x, 1.987_569_1e-4);
     for c in coefficients {

@@ -156,7 +156,10 @@ impl Spec for RbPrepare {
             Before::Gate { act, up_stride } => format!("_gate_{}_u{up_stride}", act.name()),
         };
         let (tables, h, x) = (s.tables.name(), self.h.name(), self.x_stride);
-        format!("rb_prepare_{tables}_{h}_{}_s{}_x{x}{before}", s.d_in, s.sets)
+        format!(
+            "rb_prepare_{tables}_{h}_{}_s{}_x{x}{before}",
+            s.d_in, s.sets
+        )
     }
 
     fn build(&self, width: usize) -> Kernel {

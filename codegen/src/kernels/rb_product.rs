@@ -161,11 +161,13 @@ impl RbProduct {
         let column = b.add_imm(first, column as i64);
         let out = super::shape::address(b, o.out, token, d_out as i64, column);
         let residual = o.residual.zip(self.residual);
-        let residual = residual
-            .map(|(r, stride)| super::shape::address(b, r, token, stride as i64, column));
+        let residual =
+            residual.map(|(r, stride)| super::shape::address(b, r, token, stride as i64, column));
         let last = layout.segments[segment] as i64 % rows;
         let whole = |b: &mut Builder| {
-            super::shape::for_columns(b, rows, &mut |b, c, ty| self.put(b, o, residual, out, c, ty));
+            super::shape::for_columns(b, rows, &mut |b, c, ty| {
+                self.put(b, o, residual, out, c, ty)
+            });
         };
         if last == 0 {
             return whole(b);
@@ -223,9 +225,7 @@ impl RbProduct {
         let shorts = b.vec(Elem::I16);
         let zero = b.int_of(shorts, 0);
         // Per row tile: 16-bit sums of whole byte pairs (modulo 2¹⁶), and of the odd bytes.
-        let sums: Vec<(Var, Var)> = (0..row_tiles)
-            .map(|_| (b.var(zero), b.var(zero)))
-            .collect();
+        let sums: Vec<(Var, Var)> = (0..row_tiles).map(|_| (b.var(zero), b.var(zero))).collect();
         let tile_bytes = (row_tiles * TILE_BYTES) as i64;
         let table_bytes = self.shape().tile_bytes() as i64;
         b.for_const(tiles as i64, 1, |b, tile| {

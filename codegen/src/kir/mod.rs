@@ -14,6 +14,9 @@
 //! `ptrs[i]` is the base address of parameter `i`, `scalars[i]` the value of scalar `i`. The call
 //! does the work items `begin..end`; calls with disjoint ranges may run at the same time, each
 //! with its own `worker` number.
+//!
+//! [`types`] says what there is, [`check`] what is legal, [`interp`] what it means, [`mod@print`] how
+//! it reads.
 
 pub mod builder;
 pub mod check;

@@ -118,7 +118,19 @@ impl Lowering<'_> {
             Op::Rope(_) => self.rope(&here),
             Op::Attention(op) => self.attention(&here, op),
             Op::ResidualBinary(op) => self.residual_binary(&here, op),
-            op => Err(self.unsupported(id, &format!("there is no CPU kernel for `{}`", op.name()))),
+            Op::Scale(_) | Op::BinaryMatmul(_) => {
+                Err(self.unsupported(id, "paths must be fused before code is generated"))
+            }
+            // Evaluated when the artifact is written.
+            Op::Weight(_)
+            | Op::Const(_)
+            | Op::ResidualSign(_)
+            | Op::PackSigns(_)
+            | Op::PackScales(_)
+            | Op::Concat(_)
+            | Op::Cast(_)
+            | Op::Int8Data(_)
+            | Op::Int8Scale(_) => Ok(()),
         }
     }
 

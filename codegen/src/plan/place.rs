@@ -63,7 +63,7 @@ mod tests {
             prop_assert!(p.bytes <= sum);
             for i in 0..buffers.len() {
                 let end = p.offsets[i] + buffers[i].row_bytes * rows;
-                prop_assert!(end <= p.bytes && p.offsets[i] % ALIGNMENT == 0);
+                prop_assert!(end <= p.bytes && p.offsets[i].is_multiple_of(ALIGNMENT));
                 for j in 0..i {
                     let together = live[i].0 <= live[j].1 && live[j].0 <= live[i].1;
                     let apart = end <= p.offsets[j]

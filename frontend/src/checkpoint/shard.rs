@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
-use memmap2::Mmap;
 
 use super::header::Header;
 use crate::error::Error;

@@ -105,10 +105,9 @@ impl Known {
     }
 
     fn fold_bin(&self, op: BinOp, a: Val, b: Val) -> Folded {
-        if let (Some(x), Some(y)) = (self.int(a), self.int(b)) {
-            if let Some(result) = constant(op, x, y) {
-                return Folded::Inst(Inst::Int(result));
-            }
+        let both = self.int(a).zip(self.int(b));
+        if let Some(result) = both.and_then(|(x, y)| constant(op, x, y)) {
+            return Folded::Inst(Inst::Int(result));
         }
         let commutes = !matches!(op, BinOp::Sub | BinOp::Div);
         if commutes && self.int(a).is_some() {

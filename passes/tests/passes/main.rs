@@ -1,0 +1,7 @@
+//! Tests of the passes over whole small models.
+
+mod fitted;
+mod list;
+mod materialize;
+mod model;
+mod pipeline;

@@ -1,0 +1,76 @@
+//! What `compile` prints at the end.
+
+use std::collections::BTreeMap;
+
+use rabitc::compile::Summary;
+use rabitc_rbx::Layer;
+use serde_json::json;
+
+use crate::ui::{Align, Table, size};
+use crate::verbs::inspect::group::group;
+
+/// Layers, shapes, bits per weight, kernels, sizes and times.
+pub fn table(summary: &Summary) -> String {
+    let mut table = Table::new(&[
+        ("layers", Align::Left),
+        ("form", Align::Left),
+        ("outputs × inputs", Align::Left),
+        ("bits/weight", Align::Right),
+        ("before", Align::Right),
+        ("after", Align::Right),
+        ("kernel", Align::Left),
+    ]);
+    for group in group(&summary.manifest.layers) {
+        let (layer, count) = (group.layer, group.count() as u64);
+        table.row([
+            group.name(),
+            form(layer),
+            shape(layer),
+            format!("{:.2}", bits(layer)),
+            size(layer.source_bytes * count),
+            size(layer.bytes * count),
+            layer.kernels.last().cloned().unwrap_or_default(),
+        ]);
+    }
+    let levels = summary.manifest.targets.iter().map(|t| t.level.name());
+    let times = summary.times.iter();
+    let times = times.map(|(name, t)| format!("{name} {:.2} s", t.as_secs_f64()));
+    format!(
+        "{table}\ncheckpoint {}, artifact {}; code for {}\n{}\n",
+        size(summary.source_bytes),
+        size(summary.output_bytes),
+        levels.collect::<Vec<_>>().join(", "),
+        times.collect::<Vec<_>>().join(", "),
+    )
+}
+
+fn form(layer: &Layer) -> String {
+    match layer.paths {
+        0 => layer.form.clone(),
+        1 => format!("{}, 1 path", layer.form),
+        paths => format!("{}, {paths} paths", layer.form),
+    }
+}
+
+fn shape(layer: &Layer) -> String {
+    let segments: Vec<_> = layer.segments.iter().map(usize::to_string).collect();
+    format!("{} × {}", segments.join("+"), layer.d_in)
+}
+
+fn bits(layer: &Layer) -> f64 {
+    let weights = layer.segments.iter().sum::<usize>() as f64 * layer.d_in as f64;
+    layer.bytes as f64 * 8.0 / weights.max(1.0)
+}
+
+/// The same for scripts.
+pub fn json(summary: &Summary) -> serde_json::Value {
+    let times = summary.times.iter().map(|(n, t)| (*n, t.as_secs_f64()));
+    json!({
+        "source_bytes": summary.source_bytes,
+        "output_bytes": summary.output_bytes,
+        "seconds": times.collect::<BTreeMap<_, _>>(),
+        "model": summary.manifest.model,
+        "layers": summary.manifest.layers,
+        "targets": summary.manifest.targets,
+    })
+}
