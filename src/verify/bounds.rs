@@ -6,7 +6,7 @@
 //! functions are bounded by what `kernels::math` states for them. The interpreter's own final
 //! rounding to f32 adds u·|y|.
 
-use rabitc_codegen::kernels::rb_prepare::BLOCK_INPUTS;
+use rabitc_codegen::kernels::rb_tables::BLOCK_INPUTS;
 use rabitc_ir::ops::residual_binary::{Activations, ResidualBinary};
 use rabitc_ir::ops::rms_norm::normalize;
 use rabitc_ir::{Data, Op, Tensor};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use rabitc_ir::text::parse;
 use rabitc_ir::{Data, EvalError, Graph, Interpreter, Tensor, WeightStore};
 use rabitc_passes::fitted::FittedStore;
 use rabitc_passes::svid::Init;
@@ -48,19 +49,11 @@ pub fn run(
 
 /// Checks that `graph` computes what `reference` does.
 pub fn compare(test: &FileTest, reference: &Graph, graph: &Graph) -> Result<(), String> {
-    let weights = values::weights(test, reference)?;
-    let base = values::weights(
-        test,
-        &rabitc_ir::text::parse(&test.text).map_err(|e| e.to_string())?,
-    )?;
-    // Scales that binarize asks for are fitted, all else is what the file has.
-    let fitted = FittedStore::new(&base, reference, Init::Greedy);
-    let store: &dyn WeightStore = if fitted.layers() > 0 {
-        &fitted
-    } else {
-        &weights
-    };
-    let run = |graph| run(test, graph, store).map_err(|e| e.to_string());
+    // Scales that the file's graph does not have are fitted, all else is what the file says.
+    let written = parse(&test.text).map_err(|e| e.to_string())?;
+    let base = values::weights(test, &written)?;
+    let store = FittedStore::new(&base, reference, Init::Greedy);
+    let run = |graph| run(test, graph, &store).map_err(|e| e.to_string());
     let (expected, found) = (run(reference)?, run(graph)?);
     for (step, (expected, found)) in expected.iter().zip(&found).enumerate() {
         if !expected.keys().eq(found.keys()) {

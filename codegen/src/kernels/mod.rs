@@ -11,6 +11,7 @@ pub mod linear;
 pub mod math;
 pub mod rb_prepare;
 pub mod rb_product;
+pub mod rb_tables;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_rows;

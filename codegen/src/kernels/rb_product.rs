@@ -5,7 +5,7 @@
 //! across lanes and the output scale is applied as a vector.
 
 use super::math::{max_int, min_int};
-use super::rb_prepare::{BIAS, BLOCK_INPUTS, TableShape, Tables};
+use super::rb_tables::{BIAS, BLOCK_INPUTS, TableShape, Tables};
 use super::{Float, Spec};
 use crate::kir::{Builder, CmpOp, Elem, Kernel, Ty, Val, Var};
 use rabitc_ir::layout::{SignLayout, TILE_BYTES, TILE_INPUTS, TILE_ROWS};

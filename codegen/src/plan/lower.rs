@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use rabitc_ir::ops::gate::Activation;
-use rabitc_ir::ops::residual_binary::{Activations, Prologue, ResidualBinary};
 use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::{Items, Scalar};
 
@@ -17,8 +16,6 @@ use crate::kernels::elementwise::{Elementwise, Function};
 use crate::kernels::embed::Embed;
 use crate::kernels::kv_append::KvAppend;
 use crate::kernels::linear::{Linear, Weight};
-use crate::kernels::rb_prepare::{Before, RbPrepare, TableShape, Tables};
-use crate::kernels::rb_product::RbProduct;
 use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::rope::Rope;
 use crate::kernels::select_rows::SelectRows;
@@ -61,8 +58,8 @@ pub fn lower(graph: &Graph, options: PlanOptions) -> Result<Lowered, CodegenErro
     })
 }
 
-struct Lowering<'a> {
-    graph: &'a Graph,
+pub(super) struct Lowering<'a> {
+    pub graph: &'a Graph,
     options: PlanOptions,
     launches: Vec<Launch>,
     buffers: Vec<Buffer>,
@@ -70,10 +67,10 @@ struct Lowering<'a> {
 }
 
 /// What the lowering functions need to know of the node in hand.
-struct Here {
-    id: NodeId,
-    operands: Vec<NodeId>,
-    rows: Dim,
+pub(super) struct Here {
+    pub id: NodeId,
+    pub operands: Vec<NodeId>,
+    pub rows: Dim,
     /// Columns of the result.
     d: usize,
 }
@@ -134,36 +131,36 @@ impl Lowering<'_> {
         }
     }
 
-    fn unsupported(&self, id: NodeId, reason: &str) -> CodegenError {
+    pub(super) fn unsupported(&self, id: NodeId, reason: &str) -> CodegenError {
         CodegenError::plan(format!("%{}: {reason}", self.graph.node(id).name))
     }
 
-    fn view(&self, id: NodeId) -> Result<View, CodegenError> {
+    pub(super) fn view(&self, id: NodeId) -> Result<View, CodegenError> {
         let view = self.views.get(&id).copied();
         view.ok_or_else(|| self.unsupported(id, "is read but has no place in memory"))
     }
 
     /// Form of a float operand.
-    fn float(&self, id: NodeId) -> Result<Float, CodegenError> {
+    pub(super) fn float(&self, id: NodeId) -> Result<Float, CodegenError> {
         let dtype = self.graph.ty(id).dtype;
         Float::of(dtype).ok_or_else(|| self.unsupported(id, &format!("{dtype} is no float type")))
     }
 
     /// A named tensor of the artifact.
-    fn weight(&self, id: NodeId) -> Result<Operand, CodegenError> {
+    pub(super) fn weight(&self, id: NodeId) -> Result<Operand, CodegenError> {
         match self.graph.op(id) {
             Op::Weight(w) => Ok(Operand::Weight(w.name.clone())),
             _ => Err(self.unsupported(id, "is no tensor of the artifact")),
         }
     }
 
-    fn buffer(&mut self, row_bytes: usize) -> BufferId {
+    pub(super) fn buffer(&mut self, row_bytes: usize) -> BufferId {
         self.buffers.push(Buffer { row_bytes });
         self.buffers.len() - 1
     }
 
     /// A new buffer for the result of the node in hand.
-    fn result(&mut self, here: &Here) -> Operand {
+    pub(super) fn result(&mut self, here: &Here) -> Operand {
         let buffer = self.buffer(here.d * 4);
         let view = View {
             buffer,
@@ -174,7 +171,7 @@ impl Lowering<'_> {
         Operand::Write(buffer, 0)
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         here: &Here,
         spec: impl Spec + 'static,
@@ -342,94 +339,5 @@ impl Lowering<'_> {
         let items = per_row(here.rows, op.n_heads);
         self.launch(here, spec, args, scalars, items);
         Ok(())
-    }
-
-    fn residual_binary(&mut self, here: &Here, op: &ResidualBinary) -> Result<(), CodegenError> {
-        let tables = match op.activations {
-            Activations::Int8 => Tables::Int8,
-            Activations::F32 => Tables::F32,
-            Activations::Unset => {
-                return Err(self.unsupported(here.id, "no activation format was chosen"));
-            }
-        };
-        if !op.packed {
-            return Err(self.unsupported(here.id, "the signs are not packed"));
-        }
-        let roles = op.roles();
-        let [signs, g, h] = roles.weights[0].map(|i| here.operands[i]);
-        let d_in = self.graph.ty(h).last().unwrap_or(0);
-        let shape = TableShape {
-            d_in,
-            sets: op.segments.len() * op.paths,
-            tables,
-        };
-        let second = roles.prologue.map(|i| here.operands[i]);
-        let (table, scale) = self.prepare(here, op, shape, h, second)?;
-        let residual = match roles.residual {
-            Some(i) => Some(self.view(here.operands[i])?),
-            None => None,
-        };
-        let product = RbProduct {
-            layout: op.layout(d_in),
-            tables,
-            g: self.float(g)?,
-            residual: residual.map(|r| r.stride),
-        };
-        let items = Items {
-            constant: product.layout.row_blocks() as u64,
-            ..Items::default()
-        };
-        let mut args = vec![Operand::Read(table, 0)];
-        args.extend(scale.map(|s| Operand::Read(s, 0)));
-        args.extend([self.weight(signs)?, self.weight(g)?]);
-        args.extend(residual.map(|r| r.read()));
-        args.push(self.result(here));
-        self.launch(here, product, args, vec![row_scalar(here.rows)], items);
-        Ok(())
-    }
-
-    /// Launches the table kernel; gives the buffers of the tables and of their scales.
-    fn prepare(
-        &mut self,
-        here: &Here,
-        op: &ResidualBinary,
-        shape: TableShape,
-        h: NodeId,
-        second: Option<NodeId>,
-    ) -> Result<(BufferId, Option<BufferId>), CodegenError> {
-        let x = self.view(here.operands[0])?;
-        let mut args = vec![x.read()];
-        let before = match (op.prologue, second) {
-            (Prologue::RmsNorm, Some(w)) => {
-                args.push(self.weight(w)?);
-                Before::RmsNorm {
-                    weight: self.float(w)?,
-                    eps: op.eps,
-                    unit_offset: op.unit_offset,
-                }
-            }
-            (Prologue::Gate, Some(up)) => {
-                let up = self.view(up)?;
-                args.push(up.read());
-                Before::Gate {
-                    act: op.act,
-                    up_stride: up.stride,
-                }
-            }
-            _ => Before::Nothing,
-        };
-        let table = self.buffer(shape.token_bytes());
-        let scale = (shape.scale_bytes() > 0).then(|| self.buffer(shape.scale_bytes()));
-        args.extend([self.weight(h)?, Operand::Write(table, 0)]);
-        args.extend(scale.map(|s| Operand::Write(s, 0)));
-        let spec = RbPrepare {
-            shape,
-            x_stride: x.stride,
-            h: self.float(h)?,
-            before,
-        };
-        let items = per_row(here.rows, shape.blocks());
-        self.launch(here, spec, args, vec![], items);
-        Ok((table, scale))
     }
 }

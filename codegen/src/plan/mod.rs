@@ -3,6 +3,7 @@
 
 mod launch;
 mod lower;
+mod lower_rb;
 mod phase;
 mod place;
 
