@@ -11,7 +11,7 @@ use crate::kir::{Builder, CmpOp, Elem, Kernel, Ty, Val, Var};
 use rabitc_ir::layout::{SignLayout, TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
 /// How far ahead of the current tile the signs are fetched.
-const PREFETCH: i32 = 8192;
+const PREFETCH: i32 = 2048;
 
 /// `out = Σ_i g_i ⊙ (B_i u_i) (+ residual)`; items: row blocks of all segments.
 pub struct RbProduct {
