@@ -170,3 +170,19 @@ fn every_kernel_compiles_for_every_level() {
         }
     }
 }
+
+/// At the width that Cranelift's kernels have too, and at the level's own.
+#[cfg(feature = "llvm")]
+#[test]
+fn llvm_compiles_every_kernel_for_every_level() {
+    use rabitc_codegen::llvm::Llvm;
+    for spec in specs() {
+        for level in Level::ALL {
+            for width in [Cranelift.vector_bytes(level), Llvm.vector_bytes(level)] {
+                let object = Llvm.compile(&spec.build(width), level, Options::default());
+                let object = object.unwrap_or_else(|e| panic!("{} at {width}: {e}", spec.name()));
+                assert!(!object.code.is_empty());
+            }
+        }
+    }
+}

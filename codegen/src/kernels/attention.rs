@@ -54,6 +54,7 @@ impl Spec for Attention {
         let (start, capacity) = (b.scalar("start"), b.scalar("capacity"));
         let weights = b.stack(BLOCK as usize * 4);
         let sums = b.stack(self.head_dim * 4);
+        let lane_numbers = lane_numbers(&mut b);
         let head_dim = self.head_dim as i64;
         let (begin, end) = b.range();
         b.for_range(begin, end, 1, |b, item| {
@@ -70,6 +71,7 @@ impl Spec for Attention {
                 position: b.add(start, token),
                 weights,
                 sums,
+                lane_numbers,
             };
             let to = b.at(out, item, head_dim * 4);
             self.head(b, &head, to);
@@ -88,6 +90,8 @@ struct Head {
     weights: Val,
     /// Weighted sum of the values so far.
     sums: Val,
+    /// 0, 1, 2, … in 32-bit lanes.
+    lane_numbers: Val,
 }
 
 impl Attention {
@@ -161,21 +165,21 @@ impl Attention {
                 s = softcap(b, s, self.softcap);
             }
             let base = b.add_imm(base, i as i64 * lanes);
-            self.mask(b, s, base, head.position, first)
+            self.mask(b, head, s, base, first)
         })
         .collect()
     }
 
     /// Replaces scores of positions outside `first..=position`; lane 0 is at `base`.
-    fn mask(&self, b: &mut Builder, s: Val, base: Val, position: Val, first: Val) -> Val {
+    fn mask(&self, b: &mut Builder, head: &Head, s: Val, base: Val, first: Val) -> Val {
         let ints = b.vec(Elem::I32);
-        let numbers = lane_numbers(b);
+        let numbers = b.load(ints, head.lane_numbers, 0);
         let mut limit = |to: Val| {
             let distance = b.sub(to, base);
             let distance = b.trunc(distance);
             b.emit(ints, Inst::Splat(distance))
         };
-        let (upper, lower) = (limit(position), limit(first));
+        let (upper, lower) = (limit(head.position), limit(first));
         let below = b.cmp(CmpOp::Le, numbers, upper);
         let above = b.cmp(CmpOp::Le, lower, numbers);
         let visible = b.and(below, above);
@@ -240,13 +244,12 @@ fn broadcast(b: &mut Builder, scalar: Val, ty: Ty) -> Val {
     }
 }
 
-/// 0, 1, 2, … in 32-bit lanes.
+/// Stores 0, 1, 2, … as 32-bit integers, a full vector of them, and gives their address.
 fn lane_numbers(b: &mut Builder) -> Val {
-    let mut bytes = [0; 16];
-    for lane in 0..4 {
-        bytes[lane * 4] = lane as u8;
+    let numbers = b.stack(b.width());
+    for lane in 0..b.lanes() as i32 {
+        let number = b.int_of(Ty::I32, lane.into());
+        b.store(numbers, lane * 4, number);
     }
-    let numbers = b.bytes(Elem::I32, bytes);
-    assert_eq!(b.width(), 16, "wider lane numbers need a wider constant");
     numbers
 }

@@ -51,6 +51,8 @@ struct Bases {
     h: Val,
     tables: Val,
     scales: Option<Val>,
+    /// Bytes of the vectors that look the tables up.
+    width: usize,
     /// 256 values of prologue(x).
     input: Val,
     /// 256 values of u.
@@ -82,7 +84,8 @@ impl Spec for RbPrepare {
     }
 
     fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+        // The tables are made with 128-bit vectors whatever they are looked up with.
+        let mut b = Builder::new(&self.name(), 16);
         let x = b.input("x");
         let second = match self.before {
             Before::Nothing => None,
@@ -98,6 +101,7 @@ impl Spec for RbPrepare {
                 Tables::Int8 => Some(b.output("scales")),
                 Tables::F32 => None,
             },
+            width,
             input: b.stack(BLOCK_INPUTS * 4),
             scaled: b.stack(BLOCK_INPUTS * 4),
         };
@@ -168,9 +172,9 @@ impl RbPrepare {
             match scales {
                 Some(scales) => {
                     let scale = b.at(scales, set, self.shape.blocks() as i64 * 4);
-                    int8_tables(b, o.scaled, tables, scale, padded);
+                    int8_tables(b, o.scaled, [tables, scale], padded, o.width);
                 }
-                None => f32_tables(b, o.scaled, tables, padded),
+                None => f32_tables(b, o.scaled, tables, padded, o.width),
             }
         });
     }

@@ -36,7 +36,8 @@ struct Bases {
     tokens: Val,
     /// One row block of results so far, f32.
     sums: Val,
-    /// One row block of one path's results so far, f32.
+    /// One row block of one path's results so far, f32, in as many copies as there are partial
+    /// sums a row; a vector more, which folding may read and write.
     path_sums: Val,
 }
 
@@ -58,8 +59,8 @@ impl Spec for RbProduct {
     }
 
     fn build(&self, width: usize) -> Kernel {
-        assert_eq!(width, 16, "this kernel is for 128-bit vectors");
         let mut b = Builder::new(&self.name(), width);
+        let copies = self.copies(width);
         let tables = b.input("tables");
         let scales = match self.tables {
             Tables::Int8 => Some(b.input("scales")),
@@ -74,7 +75,7 @@ impl Spec for RbProduct {
             out: b.output("out"),
             tokens: b.scalar("tokens"),
             sums: b.stack(self.layout.block_rows() * 4),
-            path_sums: b.stack(self.layout.block_rows() * 4),
+            path_sums: b.stack(self.layout.block_rows() * 4 * copies + width),
         };
         let (begin, end) = b.range();
         for segment in 0..self.layout.segments.len() {
@@ -106,14 +107,23 @@ impl RbProduct {
         }
     }
 
-    /// Vectors of four f32 that hold one row block.
-    fn quarters(&self) -> usize {
-        self.layout.row_tiles * TILE_ROWS / 4
+    /// Vectors of `width` bytes that hold one row block in f32.
+    fn vectors(&self, width: usize) -> usize {
+        self.layout.block_rows() * 4 / width
+    }
+
+    /// Partial sums that a path's kernel keeps for every row: each 16 bytes of a vector hold other
+    /// inputs. Widening 16-bit sums to f32 adds two of them up.
+    fn copies(&self, width: usize) -> usize {
+        match self.tables {
+            Tables::F32 => width / 16,
+            Tables::Int8 => (width / 32).max(1),
+        }
     }
 
     fn row_block(&self, b: &mut Builder, o: &Bases, segment: usize, block: Val, token: Val) {
         let (layout, shape) = (&self.layout, self.shape());
-        clear(b, o.sums, self.quarters());
+        clear(b, o.sums, self.vectors(b.width()));
         let index = b.add_imm(block, layout.first_block(segment) as i64);
         let signs = b.at(o.signs, index, layout.block_bytes() as i64);
         let block_scales = (layout.paths * layout.block_rows()) as i64 * self.g.bytes();
@@ -143,12 +153,19 @@ impl RbProduct {
     /// sums += g ⊙ path_sums
     fn add_path(&self, b: &mut Builder, o: &Bases, g: Val) {
         let vector = b.vec(Elem::F32);
-        for q in 0..self.quarters() as i32 {
-            let g = b.load_as(vector, self.g.mem(), g, q * 4 * self.g.bytes() as i32);
-            let p = b.load(vector, o.path_sums, q * 16);
-            let s = b.load(vector, o.sums, q * 16);
+        let (width, lanes) = (b.width() as i32, b.lanes() as i32);
+        fold(
+            b,
+            o.path_sums,
+            self.vectors(b.width()),
+            self.copies(b.width()),
+        );
+        for v in 0..self.vectors(b.width()) as i32 {
+            let g = b.load_as(vector, self.g.mem(), g, v * lanes * self.g.bytes() as i32);
+            let p = b.load(vector, o.path_sums, v * width);
+            let s = b.load(vector, o.sums, v * width);
             let s = b.fma(g, p, s);
-            b.store(o.sums, q * 16, s);
+            b.store(o.sums, v * width, s);
         }
     }
 
@@ -199,7 +216,11 @@ impl RbProduct {
 
     /// One path with byte tables: 16-bit sums inside a block of 256 inputs, f32 across blocks.
     fn int8_path(&self, b: &mut Builder, o: &Bases, signs: Val, tables: Val, scales: Val) {
-        clear(b, o.path_sums, self.quarters());
+        clear(
+            b,
+            o.path_sums,
+            self.vectors(b.width()) * self.copies(b.width()),
+        );
         let tiles = self.layout.input_tiles();
         let block_tiles = BLOCK_INPUTS / TILE_INPUTS;
         let (whole, rest) = (tiles / block_tiles, tiles % block_tiles);
@@ -234,14 +255,14 @@ impl RbProduct {
             for line in 0..row_tiles as i32 {
                 b.prefetch(signs, PREFETCH + line * TILE_BYTES as i32);
             }
-            for group in 0..4 {
-                int8_group(b, signs, tables, group, &sums);
+            for vector in 0..TILE_BYTES / b.width() {
+                int8_vector(b, signs, tables, vector, &sums);
             }
         });
         let scale = b.load(Ty::F32, scale, 0);
         let scale = b.splat(scale);
         for (r, sums) in sums.into_iter().enumerate() {
-            let offset = (r * TILE_ROWS * 4) as i32;
+            let offset = (r * TILE_ROWS * 4 * self.copies(b.width())) as i32;
             flush(b, sums, scale, tiles, o.path_sums, offset);
         }
     }
@@ -259,30 +280,52 @@ impl RbProduct {
             for line in 0..row_tiles as i32 {
                 b.prefetch(signs, PREFETCH + line * TILE_BYTES as i32);
             }
-            for group in 0..4 {
+            for vector in 0..TILE_BYTES / b.width() {
                 for (r, sums) in sums.chunks(4).enumerate() {
                     let bytes = b.vec(Elem::I8);
-                    let offset = (r * TILE_BYTES + group * 16) as i32;
+                    let offset = (r * TILE_BYTES + vector * b.width()) as i32;
                     let signs = b.load(bytes, signs, offset);
                     for (half, index) in nibbles(b, signs).into_iter().enumerate() {
-                        let offset = ((group * 2 + half) * 64) as i32;
-                        f32_entries(b, tables, offset, index, sums);
+                        let offset = (vector * 2 + half) * 4 * b.width();
+                        f32_entries(b, tables, offset as i32, index, sums);
                     }
                 }
             }
         });
         for (q, sum) in sums.into_iter().enumerate() {
             let s = b.get(sum);
-            b.store(o.path_sums, (q * 16) as i32, s);
+            b.store(o.path_sums, (q * b.width()) as i32, s);
         }
     }
 }
 
-/// Zeros `n` vectors of four f32.
+/// Zeros `n` vectors of f32.
 fn clear(b: &mut Builder, at: Val, n: usize) {
     let zero = b.float(0.0);
-    for q in 0..n as i32 {
-        b.store(at, q * 16, zero);
+    for v in 0..n {
+        b.store(at, (v * b.width()) as i32, zero);
+    }
+}
+
+/// Adds up the `copies` partial sums of every row, in place, so that `n` vectors of sums remain.
+///
+/// The copies of a run of rows lie one after the other within a vector. Loads at the copies'
+/// distances bring them into the lower lanes; what the upper lanes then hold is overwritten by
+/// the next store.
+fn fold(b: &mut Builder, at: Val, n: usize, copies: usize) {
+    if copies == 1 {
+        return;
+    }
+    let vector = b.vec(Elem::F32);
+    let run = b.width() / copies;
+    for v in 0..n * copies {
+        let from = v * b.width();
+        let mut sum = b.load(vector, at, from as i32);
+        for copy in 1..copies {
+            let part = b.load(vector, at, (from + copy * run) as i32);
+            sum = b.add(sum, part);
+        }
+        b.store(at, (v * run) as i32, sum);
     }
 }
 
@@ -296,12 +339,12 @@ fn nibbles(b: &mut Builder, signs: Val) -> [Val; 2] {
     [low, b.and(high, mask)]
 }
 
-/// Adds the entries for 8 inputs of every row of every tile to the 16-bit sums.
-fn int8_group(b: &mut Builder, signs: Val, tables: Val, group: usize, sums: &[(Var, Var)]) {
-    let bytes = b.vec(Elem::I8);
-    let table = [0, 1].map(|half| b.load(bytes, tables, ((group * 2 + half) * 16) as i32));
+/// Adds the entries that a vector of signs selects, for every row tile, to the 16-bit sums.
+fn int8_vector(b: &mut Builder, signs: Val, tables: Val, n: usize, sums: &[(Var, Var)]) {
+    let (bytes, width) = (b.vec(Elem::I8), b.width());
+    let table = [0, 1].map(|half| b.load(bytes, tables, ((n * 2 + half) * width) as i32));
     for (r, (pairs, odd)) in sums.iter().enumerate() {
-        let signs = b.load(bytes, signs, (r * TILE_BYTES + group * 16) as i32);
+        let signs = b.load(bytes, signs, (r * TILE_BYTES + n * width) as i32);
         for (index, table) in nibbles(b, signs).into_iter().zip(table) {
             let entries = b.lookup16(table, index);
             let entries = b.bitcast(entries, Elem::I16);
@@ -321,30 +364,37 @@ fn flush(b: &mut Builder, sums: (Var, Var), scale: Val, tiles: usize, to: Val, o
     let (pairs, odd) = (b.get(sums.0), b.get(sums.1));
     let carried = b.shl(odd, 8);
     let even = b.sub(pairs, carried);
-    let bias = BIAS * (tiles * TILE_INPUTS / 4) as i64;
+    // The tables of a block are shared out among the 16-byte groups of a vector.
+    let bias = BIAS * (tiles * TILE_INPUTS / 4 * 16 / b.width()) as i64;
     let shorts = b.vec(Elem::I16);
     let bias = b.int_of(shorts, bias);
     let (even, odd) = (b.sub(even, bias), b.sub(odd, bias));
     let vector = b.vec(Elem::F32);
-    for (i, high) in [false, true].into_iter().enumerate() {
+    let mut at = offset;
+    for high in [false, true] {
         let rows = b.interleave(even, odd, high);
-        for (j, high) in [false, true].into_iter().enumerate() {
-            let ints = b.widen_s(rows, high);
+        let (low, upper) = (b.widen_s(rows, false), b.widen_s(rows, true));
+        // 128 bits: four rows each. Wider: the same eight rows over other inputs.
+        let ints = match b.width() {
+            16 => vec![low, upper],
+            _ => vec![b.add(low, upper)],
+        };
+        for ints in ints {
             let values = b.to_float(ints);
-            let at = offset + ((i * 2 + j) * 16) as i32;
             let s = b.load(vector, to, at);
             let s = b.fma(values, scale, s);
             b.store(to, at, s);
+            at += b.width() as i32;
         }
     }
 }
 
-/// Adds the f32 entries that `index` selects for 16 rows to four vectors of sums.
+/// Adds the f32 entries that `index` selects to four vectors of sums: in every 16 bytes, four rows.
 fn f32_entries(b: &mut Builder, tables: Val, offset: i32, index: Val, sums: &[Var]) {
     let bytes = b.vec(Elem::I8);
     let planes: Vec<_> = (0..4)
         .map(|p| {
-            let table = b.load(bytes, tables, offset + p * 16);
+            let table = b.load(bytes, tables, offset + p * b.width() as i32);
             b.lookup16(table, index)
         })
         .collect();

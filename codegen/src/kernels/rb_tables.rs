@@ -8,7 +8,8 @@
 //! int8: an entry is round(sum / s) + 128 in one byte, s = (largest |sum| of 256 inputs) / 127.
 //! f32: the sums themselves, their four bytes in four planes of 16 bytes.
 //!
-//! Layout a token: tables `[segment][path][group][plane][16]`, then, for int8, the scales s as
+//! Layout a token: tables `[segment][path][tile][place][16]`, where a tile is 32 inputs and
+//! [`place`] says where each table of a tile lies, then, for int8, the scales s as
 //! f32 `[segment][path][block]` in a buffer of their own. Inputs past d_in count as 0.
 
 use super::math;
@@ -47,6 +48,18 @@ impl Tables {
             Tables::F32 => "f32",
         }
     }
+}
+
+/// Where a table lies within its tile, in units of 16 bytes, for kernels that look up with vectors
+/// of `width` bytes.
+///
+/// Octet `o` of the four of a tile has two tables, one for the low nibble of the signs (`half` 0)
+/// and one for the high (`half` 1), in `planes` planes. A vector of signs holds `width / 16`
+/// octets; the tables that it needs at once lie side by side.
+pub fn place(width: usize, planes: usize, octet: usize, half: usize, plane: usize) -> usize {
+    let together = width / 16;
+    let (vector, lane) = (octet / together, octet % together);
+    ((vector * 2 + half) * planes + plane) * together + lane
 }
 
 /// Sizes of the tables of one layer.
@@ -118,8 +131,10 @@ fn group_sums(b: &mut Builder, u: Val, offset: i32, factor: Option<Val>) -> Vec<
     vec![first, second, third, fourth]
 }
 
-/// Makes the tables of `padded` inputs at `u`, one byte an entry, and stores their scale.
-pub fn int8_tables(b: &mut Builder, u: Val, tables: Val, scale: Val, padded: i64) {
+/// Makes the tables of `padded` inputs at `u` for look-ups with vectors of `width` bytes, one byte
+/// an entry, at the first address of `to`, and stores their scale at the second.
+pub fn int8_tables(b: &mut Builder, u: Val, to: [Val; 2], padded: i64, width: usize) {
+    let [tables, scale] = to;
     let largest = largest_sum(b, u, padded);
     let share = b.float_of(Ty::F32, 1.0 / 127.0);
     let s = b.mul(largest, share);
@@ -129,16 +144,46 @@ pub fn int8_tables(b: &mut Builder, u: Val, tables: Val, scale: Val, padded: i64
     let divisor = b.max(s, tiny);
     let one = b.float_of(Ty::F32, 1.0);
     let factor = b.div(one, divisor);
-    b.for_const(padded, GROUP as i64, |b, column| {
+    for_groups(
+        b,
+        u,
+        tables,
+        padded,
+        width,
+        1,
+        &mut |b, from, to, places| {
+            let sums = group_sums(b, from, 0, Some(factor));
+            let ints: Vec<_> = sums.into_iter().map(|s| b.to_int(s)).collect();
+            let (low, high) = (b.narrow(ints[0], ints[1]), b.narrow(ints[2], ints[3]));
+            let entries = b.narrow(low, high);
+            let bias = b.bytes(Elem::I8, [BIAS as u8; 16]);
+            let entries = b.xor(entries, bias);
+            b.store(to, places[0], entries);
+        },
+    );
+}
+
+/// Calls the body for every group of four inputs with the address of its inputs, the address of
+/// its tile's tables, and the byte offsets of its planes there.
+fn for_groups(
+    b: &mut Builder,
+    u: Val,
+    tables: Val,
+    padded: i64,
+    width: usize,
+    planes: usize,
+    body: &mut dyn FnMut(&mut Builder, Val, Val, &[i32]),
+) {
+    let tile = TILE_INPUTS as i64;
+    b.for_const(padded, tile, |b, column| {
+        let to = b.at(tables, column, (planes * 16 / GROUP) as i64);
         let from = b.at(u, column, 4);
-        let sums = group_sums(b, from, 0, Some(factor));
-        let ints: Vec<_> = sums.into_iter().map(|s| b.to_int(s)).collect();
-        let (low, high) = (b.narrow(ints[0], ints[1]), b.narrow(ints[2], ints[3]));
-        let entries = b.narrow(low, high);
-        let bias = b.bytes(Elem::I8, [BIAS as u8; 16]);
-        let entries = b.xor(entries, bias);
-        let to = b.at(tables, column, 16 / GROUP as i64);
-        b.store(to, 0, entries);
+        for group in 0..TILE_INPUTS / GROUP {
+            let from = b.add_imm(from, (group * GROUP * 4) as i64);
+            let at = |plane| place(width, planes, group / 2, group % 2, plane) * 16;
+            let places: Vec<_> = (0..planes).map(|plane| at(plane) as i32).collect();
+            body(b, from, to, &places);
+        }
     });
 }
 
@@ -175,33 +220,40 @@ fn largest_sum(b: &mut Builder, u: Val, padded: i64) -> Val {
     b.max_lane(largest)
 }
 
-/// Makes the tables of `padded` inputs at `u` as f32 sums in four planes of bytes.
-pub fn f32_tables(b: &mut Builder, u: Val, tables: Val, padded: i64) {
+/// Makes the tables of `padded` inputs at `u` for look-ups with vectors of `width` bytes, as f32
+/// sums in four planes of bytes.
+pub fn f32_tables(b: &mut Builder, u: Val, tables: Val, padded: i64, width: usize) {
     let gather = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
-    b.for_const(padded, GROUP as i64, |b, column| {
-        let from = b.at(u, column, 4);
-        let sums = group_sums(b, from, 0, None);
-        let gather = b.bytes(Elem::I8, gather);
-        // A 32-bit lane now holds one plane's bytes of four entries.
-        let planes: Vec<_> = sums
-            .into_iter()
-            .map(|s| {
-                let s = b.bitcast(s, Elem::I8);
-                let s = b.lookup16(s, gather);
-                b.bitcast(s, Elem::I32)
-            })
-            .collect();
-        let to = b.at(tables, column, 16);
-        let halves = [false, true].map(|high| {
-            let low = b.interleave(planes[0], planes[1], high);
-            let high = b.interleave(planes[2], planes[3], high);
-            (b.bitcast(low, Elem::I64), b.bitcast(high, Elem::I64))
-        });
-        for (i, (low, high)) in halves.into_iter().enumerate() {
-            for (j, upper) in [false, true].into_iter().enumerate() {
-                let plane = b.interleave(low, high, upper);
-                b.store(to, ((i * 2 + j) * 16) as i32, plane);
+    for_groups(
+        b,
+        u,
+        tables,
+        padded,
+        width,
+        4,
+        &mut |b, from, to, places| {
+            let sums = group_sums(b, from, 0, None);
+            let gather = b.bytes(Elem::I8, gather);
+            // A 32-bit lane now holds one plane's bytes of four entries.
+            let planes: Vec<_> = sums
+                .into_iter()
+                .map(|s| {
+                    let s = b.bitcast(s, Elem::I8);
+                    let s = b.lookup16(s, gather);
+                    b.bitcast(s, Elem::I32)
+                })
+                .collect();
+            let halves = [false, true].map(|high| {
+                let low = b.interleave(planes[0], planes[1], high);
+                let high = b.interleave(planes[2], planes[3], high);
+                (b.bitcast(low, Elem::I64), b.bitcast(high, Elem::I64))
+            });
+            for (i, (low, high)) in halves.into_iter().enumerate() {
+                for (j, upper) in [false, true].into_iter().enumerate() {
+                    let plane = b.interleave(low, high, upper);
+                    b.store(to, places[i * 2 + j], plane);
+                }
             }
-        }
-    });
+        },
+    );
 }
