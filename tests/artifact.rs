@@ -23,6 +23,7 @@ fn options(output: &Path, levels: Vec<Level>) -> Options {
         checkpoint: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/books-1m")),
         output: Some(output.to_path_buf()),
         levels,
+        backend: Default::default(),
         passes: Default::default(),
         init: Init::Greedy,
         lower: Default::default(),

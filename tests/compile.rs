@@ -31,6 +31,7 @@ fn build(checkpoint: &Path, output: &Path) -> anyhow::Result<Summary> {
         checkpoint: checkpoint.to_path_buf(),
         output: Some(output.to_path_buf()),
         levels: parse_targets("cpu:native")?,
+        backend: Default::default(),
         passes: rabitc_passes::Options {
             paths: PATHS,
             ..Default::default()

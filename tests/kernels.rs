@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rabitc::compile::code::BackendChoice;
 use rabitc::compile::{Input, Options, Progress, assemble};
 use rabitc::verify::verify;
 use rabitc_ir::ops::attention::Attention;
@@ -46,6 +47,7 @@ struct Shape {
     keep_dense: bool,
     activations: Activations,
     level: Level,
+    backend: BackendChoice,
     threads: usize,
     seed: u64,
 }
@@ -76,6 +78,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         prop::bool::weighted(0.25),
         prop::sample::select(vec![Activations::Int8, Activations::F32]),
         prop::sample::select(levels()),
+        prop::sample::select(vec![BackendChoice::Cranelift, BackendChoice::Auto]),
         1usize..4,
         any::<u64>(),
     );
@@ -97,8 +100,9 @@ fn shapes() -> impl Strategy<Value = Shape> {
         keep_dense: b.0,
         activations: b.1,
         level: b.2,
-        threads: b.3,
-        seed: b.4,
+        backend: b.3,
+        threads: b.4,
+        seed: b.5,
     })
 }
 
@@ -258,6 +262,7 @@ fn check(s: &Shape) {
         checkpoint: Default::default(),
         output: Some(path.clone()),
         levels: vec![s.level],
+        backend: s.backend,
         passes: rabitc_passes::Options {
             paths: s.paths,
             keep_dense: s.keep_dense,
@@ -337,6 +342,7 @@ fn the_smallest_and_the_most_even_shapes_work_too() {
         keep_dense: false,
         activations: Activations::Int8,
         level: levels()[0],
+        backend: BackendChoice::Auto,
         threads: 2,
         seed: 1,
     };

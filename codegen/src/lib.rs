@@ -6,6 +6,8 @@ pub mod error;
 pub mod kernels;
 pub mod kir;
 pub mod level;
+#[cfg(feature = "llvm")]
+pub mod llvm;
 pub mod plan;
 
 pub use error::CodegenError;

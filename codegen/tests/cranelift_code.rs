@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Subject, WIDTH};
+/// Bytes of a vector.
+pub const WIDTH: usize = 16;
+
+use common::Subject;
 use rabitc_codegen::backend::Options;
 use rabitc_codegen::cranelift::compile;
 use rabitc_codegen::kir::{Builder, Elem, Kernel, Val, Var};

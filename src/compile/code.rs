@@ -1,6 +1,6 @@
 //! Native code: every kernel for every target.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rabitc_codegen::backend::{Backend, Options};
 use rabitc_codegen::cranelift::Cranelift;
 use rabitc_codegen::kernels::Spec;
@@ -22,11 +22,58 @@ pub struct Code {
     pub kernels: Vec<rabitc_rbx::Kernel>,
 }
 
+/// Which code generator is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// LLVM where this program was built with it, else Cranelift.
+    #[default]
+    Auto,
+    /// Cranelift: always there, 128-bit vectors.
+    Cranelift,
+    /// LLVM: vectors as wide as the level has.
+    Llvm,
+}
+
+impl BackendChoice {
+    /// The code generator.
+    ///
+    /// # Errors
+    /// LLVM, if this program was built without it.
+    pub fn backend(self) -> Result<Box<dyn Backend>> {
+        match self {
+            BackendChoice::Cranelift => Ok(Box::new(Cranelift)),
+            #[cfg(feature = "llvm")]
+            BackendChoice::Auto | BackendChoice::Llvm => Ok(Box::new(rabitc_codegen::llvm::Llvm)),
+            #[cfg(not(feature = "llvm"))]
+            BackendChoice::Auto => Ok(Box::new(Cranelift)),
+            #[cfg(not(feature = "llvm"))]
+            BackendChoice::Llvm => anyhow::bail!(
+                "this rabitc was built without LLVM: run scripts/setup-llvm, then build it with \
+                 --features llvm"
+            ),
+        }
+    }
+}
+
 /// Generates code for `kernels` at every level and writes out the stages that `emits` asks for.
-pub fn generate(kernels: &[Box<dyn Spec>], levels: &[Level], emits: &[Emit]) -> Result<Code> {
-    let backend = Cranelift;
+pub fn generate(
+    kernels: &[Box<dyn Spec>],
+    levels: &[Level],
+    choice: BackendChoice,
+    emits: &[Emit],
+) -> Result<Code> {
+    let backend = choice.backend()?;
+    let ir_stage = match backend.name() {
+        "cranelift" => "clif",
+        _ => "llvm",
+    };
+    for stage in ["clif", "llvm"] {
+        if stage != ir_stage && emit::wanted(emits, stage) {
+            bail!("--emit {stage}: the backend is {}", backend.name());
+        }
+    }
     let options = Options {
-        ir: emit::wanted(emits, "clif"),
+        ir: emit::wanted(emits, ir_stage),
         asm: emit::wanted(emits, "asm"),
     };
     let mut code = Code {
@@ -67,7 +114,7 @@ pub fn generate(kernels: &[Box<dyn Spec>], levels: &[Level], emits: &[Emit]) -> 
         });
         code.sections.push(section);
     }
-    for (stage, text) in [("kir", &kir), ("clif", &ir), ("asm", &asm)] {
+    for (stage, text) in [("kir", &kir), (ir_stage, &ir), ("asm", &asm)] {
         emit::text(emits, stage, text)?;
     }
     Ok(code)

@@ -10,13 +10,13 @@ use rabitc_ir::Graph;
 /// One stage to write out: `STAGE` or `STAGE:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emit {
-    /// `ir`, `ir-after=PASS`, `kir`, `clif`, `asm` or `dot`.
+    /// `ir`, `ir-after=PASS`, `kir`, `clif`, `llvm`, `asm` or `dot`.
     pub stage: String,
     /// The file; standard output without one.
     pub file: Option<PathBuf>,
 }
 
-const STAGES: [&str; 5] = ["ir", "kir", "clif", "asm", "dot"];
+const STAGES: [&str; 6] = ["ir", "kir", "clif", "llvm", "asm", "dot"];
 
 impl FromStr for Emit {
     type Err = String;

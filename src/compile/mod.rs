@@ -28,6 +28,8 @@ pub struct Options {
     pub output: Option<PathBuf>,
     /// CPU levels to generate code for.
     pub levels: Vec<Level>,
+    /// The code generator.
+    pub backend: code::BackendChoice,
     /// What the passes are told.
     pub passes: rabitc_passes::Options,
     /// How scales are fitted to dense weights.
@@ -115,7 +117,12 @@ pub fn assemble(
         .collect::<Result<Vec<_>>>()?;
     clock.lap("passes and plan");
     progress.phase("generating code", 0);
-    let code = code::generate(&kernels.specs, &options.levels, &options.emit)?;
+    let code = code::generate(
+        &kernels.specs,
+        &options.levels,
+        options.backend,
+        &options.emit,
+    )?;
     clock.lap("code");
     let store = FittedStore::new(input.store, &graph, options.init);
     let mut built_from = options.record.clone();

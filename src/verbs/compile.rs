@@ -12,6 +12,7 @@ use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
 use rabitc_passes::{HeadForm, Pattern};
 
+use rabitc::compile::code::BackendChoice;
 use rabitc::compile::emit::Emit;
 use rabitc::compile::{self, Options, Progress};
 
@@ -60,6 +61,10 @@ pub struct Args {
     /// What to generate code for: cpu:native or CPU levels, e.g. cpu:x86-64-v2,cpu:x86-64-v3
     #[arg(long, default_value = "cpu:native")]
     target: String,
+    /// The code generator: cranelift (128-bit vectors), llvm (as wide as the target has), or auto:
+    /// llvm where this program was built with it
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cranelift", "llvm"])]
+    backend: String,
     /// Fewer positions than the model was made for, to save memory when it runs
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -68,7 +73,7 @@ pub struct Args {
     /// 2048 positions of context
     #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"])]
     rope_precision: String,
-    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, asm, dot
+    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, llvm, asm, dot
     /// (may be repeated or separated by commas)
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
     emit: Vec<Emit>,
@@ -140,6 +145,11 @@ fn options(args: &Args) -> Result<Options> {
         checkpoint: args.checkpoint.clone(),
         output: args.output.clone(),
         levels: compile::parse_targets(&args.target)?,
+        backend: match args.backend.as_str() {
+            "cranelift" => BackendChoice::Cranelift,
+            "llvm" => BackendChoice::Llvm,
+            _ => BackendChoice::Auto,
+        },
         passes: rabitc_passes::Options {
             paths: args.paths.into(),
             keep_dense: args.keep_dense,

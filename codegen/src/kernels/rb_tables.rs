@@ -163,8 +163,11 @@ pub fn int8_tables(b: &mut Builder, u: Val, to: [Val; 2], padded: i64, width: us
     );
 }
 
-/// Calls the body for every group of four inputs with the address of its inputs, the address of
-/// its tile's tables, and the byte offsets of its planes there.
+/// Makes one group's table: gets the address of its inputs, the address of its tile's tables, and
+/// the byte offsets of its planes there.
+type OnGroup<'a> = dyn FnMut(&mut Builder, Val, Val, &[i32]) + 'a;
+
+/// Calls the body for every group of four inputs.
 fn for_groups(
     b: &mut Builder,
     u: Val,
@@ -172,7 +175,7 @@ fn for_groups(
     padded: i64,
     width: usize,
     planes: usize,
-    body: &mut dyn FnMut(&mut Builder, Val, Val, &[i32]),
+    body: &mut OnGroup<'_>,
 ) {
     let tile = TILE_INPUTS as i64;
     b.for_const(padded, tile, |b, column| {

@@ -2,17 +2,29 @@
 
 #![allow(dead_code)]
 
+mod emulator;
+
 use proptest::prelude::*;
-use rabitc_codegen::backend::Options;
-use rabitc_codegen::cranelift;
+use rabitc_codegen::backend::{Backend, Options};
+use rabitc_codegen::cranelift::Cranelift;
 use rabitc_codegen::kir::interp::{self, Call};
 use rabitc_codegen::kir::{Builder, Elem, Kernel, Ty, Val};
 use rabitc_codegen::level::Level;
 use rabitc_runtime::exec_memory::ExecMemory;
+use std::cell::Cell;
 use std::ops::Range;
 
-/// Bytes of a vector.
-pub const WIDTH: usize = 16;
+/// Bytes of a vector: what the module around this one says.
+pub use super::WIDTH;
+
+/// The backends of this build.
+pub fn backends() -> Vec<Box<dyn Backend>> {
+    vec![
+        Box::new(Cranelift),
+        #[cfg(feature = "llvm")]
+        Box::new(rabitc_codegen::llvm::Llvm),
+    ]
+}
 
 /// The levels that this machine runs.
 pub fn levels() -> Vec<Level> {
@@ -25,25 +37,37 @@ pub fn levels() -> Vec<Level> {
     levels
 }
 
-/// A kernel, compiled for every level and loaded for those that run here.
+/// A kernel, compiled by every backend for every level that has such vectors, and loaded for those
+/// that run here.
 pub struct Subject {
     kernel: Kernel,
-    code: Vec<(Level, ExecMemory)>,
+    code: Vec<(String, Level, ExecMemory)>,
+    /// Code for the emulator, which is slow: it runs once a subject.
+    emulated: Cell<Vec<(String, Vec<u8>)>>,
 }
 
 impl Subject {
     pub fn new(kernel: Kernel) -> Subject {
-        let compiled = Level::ALL.map(|level| {
-            let object = cranelift::compile(&kernel, level, Options::default());
-            (level, object.unwrap().code)
-        });
         let run = levels();
-        let code = compiled
-            .into_iter()
-            .filter(|(level, _)| run.contains(level))
-            .map(|(level, code)| (level, ExecMemory::load(&code).unwrap()))
-            .collect();
-        Subject { kernel, code }
+        let (mut code, mut emulated) = (Vec::new(), Vec::new());
+        for backend in backends() {
+            let fits = |level: &&Level| backend.vector_bytes(**level) >= WIDTH;
+            for &level in backend.levels().iter().filter(fits) {
+                let object = backend.compile(&kernel, level, Options::default());
+                let blob = object.unwrap().code;
+                if run.contains(&level) {
+                    let loaded = ExecMemory::load(&blob).unwrap();
+                    code.push((backend.name().to_owned(), level, loaded));
+                } else if level == Level::Aarch64 && emulator::qemu().is_some() {
+                    emulated.push((backend.name().to_owned(), blob));
+                }
+            }
+        }
+        Subject {
+            kernel,
+            code,
+            emulated: Cell::new(emulated),
+        }
     }
 
     /// Runs the kernel everywhere on copies of `buffers`, and compares what is in them afterwards.
@@ -51,7 +75,7 @@ impl Subject {
     pub fn agree(&self, buffers: &[Vec<u8>], scalars: &[i64], range: Range<i64>) -> Vec<Vec<u8>> {
         let worker = 7;
         let mut results: [Option<Vec<Vec<u8>>>; 2] = [None, None];
-        for (level, code) in &self.code {
+        for (backend, level, code) in &self.code {
             let expected = results[usize::from(level.has_fma())].get_or_insert_with(|| {
                 self.interpret(buffers, scalars, range.clone(), worker, level.has_fma())
             });
@@ -72,8 +96,21 @@ impl Subject {
             for (i, (got, expected)) in got.iter_mut().zip(expected.iter()).enumerate() {
                 let name = &self.kernel.params[i].name;
                 let text = rabitc_codegen::kir::print::print(&self.kernel);
-                assert_eq!(got.bytes(), expected, "{name} on {level}\n{text}");
+                assert_eq!(
+                    got.bytes(),
+                    expected,
+                    "{name}, {backend} on {level}\n{text}"
+                );
             }
+        }
+        for (backend, code) in self.emulated.take() {
+            let expected = results[1].get_or_insert_with(|| {
+                self.interpret(buffers, scalars, range.clone(), worker, true)
+            });
+            let arguments = [range.start, range.end, worker];
+            let got = emulator::run(&code, buffers, scalars, arguments);
+            let text = rabitc_codegen::kir::print::print(&self.kernel);
+            assert_eq!(&got, expected, "{backend} on aarch64\n{text}");
         }
         let [twice, once] = results;
         twice

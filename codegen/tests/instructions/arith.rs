@@ -1,8 +1,6 @@
-//! Arithmetic of the Cranelift backend against the interpreter.
+//! Arithmetic of the backends against the interpreter.
 
-mod common;
-
-use common::{apply, check};
+use crate::common::{WIDTH, apply, check};
 use rabitc_codegen::kir::{BinOp, CmpOp, Elem, Inst, Ty, UnOp};
 
 const INTS: [Elem; 4] = [Elem::I8, Elem::I16, Elem::I32, Elem::I64];
@@ -10,7 +8,7 @@ const ALL: [Elem; 5] = [Elem::I8, Elem::I16, Elem::I32, Elem::I64, Elem::F32];
 
 /// The scalar and the vector of an element.
 fn shapes(elem: Elem) -> [Ty; 2] {
-    [Ty::scalar(elem), Ty::vector(elem, common::WIDTH)]
+    [Ty::scalar(elem), Ty::vector(elem, WIDTH)]
 }
 
 fn integer(ty: Ty) -> Ty {

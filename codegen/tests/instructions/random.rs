@@ -1,8 +1,6 @@
 //! Random programs: machine code against the interpreter.
 
-mod common;
-
-use common::{Subject, WIDTH};
+use crate::common::{Subject, WIDTH};
 use proptest::prelude::*;
 use rabitc_codegen::kir::{BinOp, Builder, CmpOp, Elem, Inst, Kernel, Ty, Val, Var};
 

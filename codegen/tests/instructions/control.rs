@@ -1,8 +1,6 @@
-//! Loops, branches, variables and stack of the Cranelift backend against the interpreter.
+//! Loops, branches, variables and stack of the backends against the interpreter.
 
-mod common;
-
-use common::{Subject, WIDTH};
+use crate::common::{Subject, WIDTH};
 use rabitc_codegen::kir::{Builder, CmpOp, Elem, Kernel, Ty};
 
 fn i64s(values: &[i64]) -> Vec<u8> {
@@ -167,7 +165,7 @@ fn many_variables() {
     b.for_range(begin, end, 1, |b, turn| {
         for pair in vars.chunks(2) {
             let (v, s) = (b.get(pair[0]), b.get(pair[1]));
-            let at = b.at(from, turn, 16);
+            let at = b.at(from, turn, WIDTH as i64);
             let x = b.load(ty, at, 0);
             let v2 = b.add(v, x);
             b.set(pair[0], v2);
@@ -185,10 +183,10 @@ fn many_variables() {
     });
     for (i, &var) in vars.iter().enumerate() {
         let v = b.get(var);
-        b.store(out, i as i32 * 16, v);
+        b.store(out, (i * WIDTH) as i32, v);
     }
-    let from = (0..160).map(|i| i as u8).collect();
-    Subject::new(b.finish()).agree(&[from, vec![0; 640]], &[], 0..10);
+    let from = (0..10 * WIDTH).map(|i| i as u8).collect();
+    Subject::new(b.finish()).agree(&[from, vec![0; 40 * WIDTH]], &[], 0..10);
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! Tests of every instruction of the kernel IR: the code of every backend against the interpreter,
+//! with vectors of `WIDTH` bytes, which the crate that this module is in chooses.
+
+mod arith;
+mod control;
+mod lanes;
+mod random;

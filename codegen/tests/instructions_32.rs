@@ -1,0 +1,9 @@
+//! Every instruction of the kernel IR with vectors of 32 bytes.
+
+#![cfg(feature = "llvm")]
+
+mod common;
+mod instructions;
+
+/// Bytes of a vector.
+pub const WIDTH: usize = 32;
