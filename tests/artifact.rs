@@ -195,3 +195,53 @@ fn reading_in_blocks_and_one_by_one_agree() {
         assert!((a - b).abs() < 1e-2 * spread, "{a} and {b}");
     }
 }
+
+/// Writes the artifact at `path` again with a changed manifest, all hashes in order.
+fn rewrite(path: &Path, to: &Path, change: impl Fn(&mut rabitc_rbx::Manifest)) {
+    let artifact = Artifact::open(path).unwrap();
+    let mut manifest = artifact.manifest().clone();
+    manifest.hashes.clear();
+    change(&mut manifest);
+    let entries = artifact.tensors().map(|(name, tensor)| {
+        let bytes = artifact.bytes(name).unwrap();
+        rabitc_rbx::Entry {
+            name: name.to_string(),
+            dtype: match tensor.dtype.as_str() {
+                "F32" => "F32",
+                "F16" => "F16",
+                "BF16" => "BF16",
+                _ => "U8",
+            },
+            shape: tensor.shape.clone(),
+            bytes: bytes.len(),
+            produce: Box::new(move || Ok(bytes.to_vec())),
+        }
+    });
+    rabitc_rbx::write(to, manifest, entries.collect(), &mut |_| {}).unwrap();
+}
+
+#[test]
+fn plans_that_point_outside_their_memory_are_refused() {
+    type Change = fn(&mut rabitc_rbx::Manifest);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, changed) = (folder.path().join("a.rbx"), folder.path().join("b.rbx"));
+    build(&path, vec![Level::X86V2]);
+    rewrite(&path, &changed, |_| {});
+    check(&changed).expect("an unchanged manifest is fine");
+    let changes: [(&str, Change); 5] = [
+        ("logits", |m| {
+            m.programs[0].logits = m.programs[0].arena_bytes - 4
+        }),
+        ("logits", |m| m.model.vocab_size = usize::MAX),
+        ("layers", |m| m.model.n_layers = usize::MAX),
+        ("phases", |m| m.programs[1].steps.reverse()),
+        ("kernels", |m| {
+            m.targets[0].entries.pop();
+        }),
+    ];
+    for (word, change) in changes {
+        rewrite(&path, &changed, change);
+        let error = check(&changed).expect_err(word);
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}

@@ -6,6 +6,7 @@
 
 use crate::error::CodegenError;
 use crate::kir::Kernel;
+use crate::kir::check::check;
 use crate::level::Level;
 
 /// Which texts to produce beside the code. They cost more time than the code itself.
@@ -53,4 +54,26 @@ pub trait Backend {
         level: Level,
         options: Options,
     ) -> Result<Object, CodegenError>;
+
+    /// Checks that a kernel is one that this backend can compile for `level`.
+    ///
+    /// # Errors
+    /// An invalid kernel, or vectors wider than [`Backend::vector_bytes`].
+    fn admit(&self, kernel: &Kernel, level: Level) -> Result<(), CodegenError> {
+        check(kernel).map_err(|reason| CodegenError::InvalidKernel {
+            kernel: kernel.name.clone(),
+            reason,
+        })?;
+        let supported = self.vector_bytes(level);
+        match kernel.vector_bytes() {
+            Some(found) if found > supported => Err(CodegenError::VectorWidth {
+                kernel: kernel.name.clone(),
+                backend: self.name(),
+                level,
+                found,
+                supported,
+            }),
+            _ => Ok(()),
+        }
+    }
 }

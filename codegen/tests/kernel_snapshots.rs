@@ -132,7 +132,6 @@ fn specs() -> Vec<Box<dyn Spec>> {
         }),
         Box::new(Embed {
             d: 13,
-            vocab: 9,
             table: Float::BF16,
             scale: 1.0,
         }),

@@ -164,6 +164,10 @@ impl Artifact {
                 return Err(format!("target {}: no code at {entry}", target.level));
             }
         }
+        let steps = self.manifest.programs.iter().map(|p| p.steps.len());
+        if self.manifest.model.n_layers > steps.max().unwrap_or(0) {
+            return Err("has more layers than steps".into());
+        }
         for program in &self.manifest.programs {
             let mut phase = 0;
             for step in &program.steps {
@@ -176,7 +180,13 @@ impl Artifact {
                 self.check_work(&step.work, program.arena_bytes)
                     .map_err(at)?;
             }
-            if program.logits >= program.arena_bytes.max(1) {
+            let vocab = self.manifest.model.vocab_size;
+            let logits = program
+                .max_tokens
+                .checked_mul(vocab)
+                .and_then(|n| n.checked_mul(4));
+            let end = logits.and_then(|n| n.checked_add(program.logits));
+            if end.is_none_or(|end| end > program.arena_bytes) {
                 return Err(format!("{}: logits lie outside the arena", program.name));
             }
         }

@@ -53,7 +53,7 @@ pub fn verify(
     let mut start = session.position();
     for ids in runs {
         let rows: Vec<u32> = (0..ids.len() as u32).collect();
-        let trace = record(session, ids, &rows)?;
+        let trace = record(session, graph, ids, &rows)?;
         let program = &model.manifest().programs[trace.program];
         let names = kernel_names(program, &model.manifest().kernels);
         let mut values = inputs(graph, ids, &rows, start);
@@ -108,7 +108,7 @@ struct Trace {
     values: HashMap<String, Vec<f32>>,
 }
 
-fn record(session: &mut Session, ids: &[u32], rows: &[u32]) -> Result<Trace> {
+fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Result<Trace> {
     let model = session.model().clone();
     let manifest = model.manifest();
     let mut trace = Trace {
@@ -118,8 +118,10 @@ fn record(session: &mut Session, ids: &[u32], rows: &[u32]) -> Result<Trace> {
     session.trace(ids, rows, &mut |program, index, arena| {
         trace.program = program;
         let step = &manifest.programs[program].steps[index];
-        if let Some(offset) = result_offset(step, &manifest.kernels) {
-            let floats = arena[offset..].chunks_exact(4);
+        let result = result_offset(step, &manifest.kernels);
+        if let (Some(offset), Some(id)) = (result, graph.find(&step.node)) {
+            let n = ids.len() * graph.ty(id).last().unwrap_or(1);
+            let floats = arena[offset..].chunks_exact(4).take(n);
             let values = floats.map(|c| f32::from_le_bytes(c.try_into().expect("4 bytes")));
             trace.values.insert(step.node.clone(), values.collect());
         }
@@ -179,7 +181,10 @@ fn shaped(graph: &Graph, id: NodeId, tokens: usize, values: &[f32]) -> Tensor {
     let dims = graph.ty(id).shape.iter();
     let shape: Vec<usize> = dims.map(|d| d.fixed().unwrap_or(tokens)).collect();
     let n = shape.iter().product();
-    Tensor::f32(&shape, values[..n].to_vec())
+    let mut values = values.to_vec();
+    // A plan whose result lies past the end of the arena: what is missing compares as NaN.
+    values.resize(n, f32::NAN);
+    Tensor::f32(&shape, values)
 }
 
 fn operands(

@@ -19,7 +19,6 @@ mod prepare;
 use crate::backend::{Backend, Object, Options};
 use crate::error::CodegenError;
 use crate::kir::Kernel;
-use crate::kir::check::check;
 use crate::level::Level;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::{CompiledCode, Context};
@@ -62,7 +61,7 @@ impl Backend for Cranelift {
 /// # Errors
 /// An invalid kernel, wider vectors, code that would need a symbol from outside.
 pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object, CodegenError> {
-    admit(kernel, level)?;
+    Cranelift.admit(kernel, level)?;
     let failed = |reason: String| CodegenError::Backend {
         backend: Cranelift.name(),
         kernel: kernel.name.clone(),
@@ -89,24 +88,6 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
     let asm = compiled.vcode.as_deref().unwrap_or_default();
     let asm = prefetch::rewrite_text(asm, level.arch());
     Ok(Object { code, ir, asm })
-}
-
-/// Checks that the kernel is one that this backend compiles.
-fn admit(kernel: &Kernel, level: Level) -> Result<(), CodegenError> {
-    check(kernel).map_err(|reason| CodegenError::InvalidKernel {
-        kernel: kernel.name.clone(),
-        reason,
-    })?;
-    match kernel.vector_bytes() {
-        None | Some(VECTOR_BYTES) => Ok(()),
-        Some(found) => Err(CodegenError::VectorWidth {
-            kernel: kernel.name.clone(),
-            backend: Cranelift.name(),
-            level,
-            found,
-            supported: VECTOR_BYTES,
-        }),
-    }
 }
 
 /// What the code refers to outside itself. References within the code, as to its constants, have

@@ -4,12 +4,11 @@ use super::shape::for_columns;
 use super::{Float, Spec};
 use crate::kir::{Builder, Kernel, Ty};
 
-/// `out[t] = scale · table[ids[t]]`; items: tokens.
+/// `out[t] = scale · table[ids[t]]`; items: tokens. Ids outside the table are the caller's to
+/// refuse.
 pub struct Embed {
     /// Channels.
     pub d: usize,
-    /// Rows of the table: ids outside are the caller's to refuse.
-    pub vocab: usize,
     /// Form of the table.
     pub table: Float,
     /// Factor on every element.

@@ -11,6 +11,7 @@ pub mod linear;
 pub mod math;
 pub mod rb_prepare;
 pub mod rb_product;
+mod rb_sums;
 pub mod rb_tables;
 pub mod rms_norm;
 pub mod rope;

@@ -22,7 +22,6 @@ mod text;
 use crate::backend::{Backend, Object, Options};
 use crate::error::CodegenError;
 use crate::kir::Kernel;
-use crate::kir::check::check;
 use crate::level::Level;
 
 /// The LLVM backend.
@@ -57,7 +56,7 @@ impl Backend for Llvm {
 /// # Errors
 /// An invalid kernel, vectors wider than the level's, code that would need a symbol from outside.
 pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object, CodegenError> {
-    admit(kernel, level)?;
+    Llvm.admit(kernel, level)?;
     let texts = target::emit(&lower::lower(kernel, level), level, options);
     let texts = texts.map_err(|reason| CodegenError::Backend {
         backend: Llvm.name(),
@@ -70,23 +69,4 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
         ir: texts.ir,
         asm: texts.asm,
     })
-}
-
-/// Checks that the kernel is one that this backend compiles.
-fn admit(kernel: &Kernel, level: Level) -> Result<(), CodegenError> {
-    check(kernel).map_err(|reason| CodegenError::InvalidKernel {
-        kernel: kernel.name.clone(),
-        reason,
-    })?;
-    let supported = Llvm.vector_bytes(level);
-    match kernel.vector_bytes() {
-        Some(found) if found > supported => Err(CodegenError::VectorWidth {
-            kernel: kernel.name.clone(),
-            backend: Llvm.name(),
-            level,
-            found,
-            supported,
-        }),
-        _ => Ok(()),
-    }
 }

@@ -194,7 +194,6 @@ impl Lowering<'_> {
         let table = here.operands[0];
         let spec = Embed {
             d: here.d,
-            vocab: self.graph.ty(table).shape[0].fixed().unwrap_or(0),
             table: self.float(table)?,
             scale,
         };
