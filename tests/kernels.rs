@@ -76,7 +76,11 @@ fn shapes() -> impl Strategy<Value = Shape> {
     );
     let build = (
         prop::bool::weighted(0.25),
-        prop::sample::select(vec![Activations::Int8, Activations::F32]),
+        prop::sample::select(vec![
+            Activations::Int8,
+            Activations::Int16,
+            Activations::F32,
+        ]),
         prop::sample::select(levels()),
         prop::sample::select(vec![BackendChoice::Cranelift, BackendChoice::Auto]),
         1usize..4,

@@ -5,8 +5,10 @@
 //! writable data.
 
 use crate::error::CodegenError;
-use crate::kir::Kernel;
+use crate::kernels::Vectors;
 use crate::kir::check::check;
+use crate::kir::visit::each_statement;
+use crate::kir::{Inst, Kernel, Stmt};
 use crate::level::Level;
 
 /// Which texts to produce beside the code. They cost more time than the code itself.
@@ -31,6 +33,17 @@ pub struct Object {
     pub asm: String,
 }
 
+/// Whether a kernel permutes bytes over vectors of more than 16.
+fn permutes(kernel: &Kernel) -> bool {
+    let mut found = false;
+    each_statement(&kernel.body, &mut |stmt| {
+        if let Stmt::Let(v, Inst::Permute { .. }) = stmt {
+            found |= kernel.ty(*v).bytes() > 16;
+        }
+    });
+    found
+}
+
 /// A code generator.
 pub trait Backend {
     /// Name, as on the command line.
@@ -41,6 +54,15 @@ pub trait Backend {
 
     /// Bytes of a vector in kernels for `level`.
     fn vector_bytes(&self, level: Level) -> usize;
+
+    /// What kernels for `level` are written for.
+    fn vectors(&self, level: Level) -> Vectors {
+        let bytes = self.vector_bytes(level);
+        Vectors {
+            bytes,
+            permute: level.has_byte_permute() && bytes == level.widest_vector(),
+        }
+    }
 
     /// Compiles a kernel whose vectors have [`Backend::vector_bytes`] bytes. The same kernel gives
     /// the same bytes.
@@ -65,6 +87,16 @@ pub trait Backend {
             reason,
         })?;
         let supported = self.vector_bytes(level);
+        if permutes(kernel) && !self.vectors(level).permute {
+            return Err(CodegenError::Backend {
+                kernel: kernel.name.clone(),
+                backend: self.name(),
+                level,
+                reason: "it permutes the bytes of a whole vector, which needs x86-64-v4-vnni \
+                         and its full width"
+                    .into(),
+            });
+        }
         match kernel.vector_bytes() {
             Some(found) if found > supported => Err(CodegenError::VectorWidth {
                 kernel: kernel.name.clone(),

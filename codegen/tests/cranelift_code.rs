@@ -49,7 +49,7 @@ fn add_to(b: &mut Builder, sum: Var, x: Val) {
 }
 
 fn nibbles(b: &mut Builder, signs: Val) -> [Val; 2] {
-    let mask = b.bytes(Elem::I8, [15; 16]);
+    let mask = b.bytes(Elem::I8, &[15; 16]);
     let low = b.and(signs, mask);
     let pairs = b.bitcast(signs, Elem::I16);
     let high = b.shr(pairs, 4);

@@ -116,7 +116,10 @@ fn code_runs_at_any_64_byte_boundary() {
     let mut b = Builder::new("constants", WIDTH);
     let out = b.output("out");
     for i in 0..20 {
-        let bytes = b.bytes(Elem::I8, std::array::from_fn(|k| (k * i + 1) as u8));
+        let bytes = b.bytes(
+            Elem::I8,
+            &std::array::from_fn::<u8, 16, _>(|k| (k * i + 1) as u8),
+        );
         let at = b.load(bytes_ty(), out, i as i32 * 16);
         let sum = b.add(at, bytes);
         b.store(out, i as i32 * 16, sum);

@@ -27,6 +27,7 @@ fn product(
     d_in: usize,
     paths: usize,
     row_tiles: usize,
+    tokens: usize,
 ) -> Box<dyn Spec> {
     Box::new(RbProduct {
         layout: SignLayout {
@@ -38,6 +39,7 @@ fn product(
         tables,
         g: Float::F16,
         residual: (segments.len() == 1).then_some(segments[0]),
+        tokens,
     })
 }
 
@@ -78,14 +80,17 @@ fn specs() -> Vec<Box<dyn Spec>> {
         up_stride: 22016,
     };
     vec![
-        product(Tables::Int8, &[4096, 4096, 4096], 4096, 2, 4),
-        product(Tables::Int8, &[4096], 11008, 2, 4),
-        product(Tables::Int8, &[37], 45, 3, 1),
-        product(Tables::F32, &[384, 128], 384, 2, 2),
-        product(Tables::F32, &[1], 1, 1, 1),
+        product(Tables::Int8, &[4096, 4096, 4096], 4096, 2, 4, 1),
+        product(Tables::Int8, &[4096], 11008, 2, 4, 32),
+        product(Tables::Int8, &[37], 45, 3, 1, 1),
+        product(Tables::Int16, &[2048, 2048], 1024, 2, 4, 1),
+        product(Tables::Int16, &[70], 301, 2, 2, 32),
+        product(Tables::F32, &[384, 128], 384, 2, 2, 1),
+        product(Tables::F32, &[1], 1, 1, 1, 1),
         prepare(Tables::Int8, 4096, 6, norm),
         prepare(Tables::Int8, 11008, 2, gate),
         prepare(Tables::Int8, 45, 3, Before::Nothing),
+        prepare(Tables::Int16, 45, 1, Before::Nothing),
         prepare(Tables::F32, 301, 2, Before::Nothing),
         linear(Weight::Float(Float::BF16), 2048, 128, 4, 1),
         linear(Weight::Float(Float::F32), 33, 17, 2, 4),
@@ -149,7 +154,7 @@ fn kernel_ir_and_assembly_are_as_they_were() {
         asm: true,
     };
     for spec in specs() {
-        let kernel = spec.build(Cranelift.vector_bytes(Level::X86V3));
+        let kernel = spec.build(Cranelift.vectors(Level::X86V3));
         let object = Cranelift
             .compile(&kernel, Level::X86V3, options)
             .expect("the kernel compiles");
@@ -162,7 +167,7 @@ fn kernel_ir_and_assembly_are_as_they_were() {
 fn every_kernel_compiles_for_every_level() {
     for spec in specs() {
         for level in Level::ALL {
-            let kernel = spec.build(Cranelift.vector_bytes(level));
+            let kernel = spec.build(Cranelift.vectors(level));
             let object = Cranelift.compile(&kernel, level, Options::default());
             let object = object.unwrap_or_else(|e| panic!("{} for {level}: {e}", spec.name()));
             assert!(!object.code.is_empty());
@@ -177,11 +182,43 @@ fn llvm_compiles_every_kernel_for_every_level() {
     use rabitc_codegen::llvm::Llvm;
     for spec in specs() {
         for level in Level::ALL {
-            for width in [Cranelift.vector_bytes(level), Llvm.vector_bytes(level)] {
-                let object = Llvm.compile(&spec.build(width), level, Options::default());
-                let object = object.unwrap_or_else(|e| panic!("{} at {width}: {e}", spec.name()));
+            for vectors in [Cranelift.vectors(level), Llvm.vectors(level)] {
+                let object = Llvm.compile(&spec.build(vectors), level, Options::default());
+                let object = object.unwrap_or_else(|e| panic!("{} for {level}: {e}", spec.name()));
                 assert!(!object.code.is_empty());
             }
         }
+    }
+}
+
+/// LLVM's IR and assembly of the products and their tables, for a level of each kind: shuffles
+/// within 16 bytes at two widths, permutations of 64 bytes, the other architecture.
+#[cfg(feature = "llvm")]
+#[test]
+fn llvm_ir_and_assembly_are_as_they_were() {
+    use rabitc_codegen::llvm::Llvm;
+    let options = Options {
+        ir: true,
+        asm: true,
+    };
+    let levels = [Level::X86V3, Level::X86V4Vnni, Level::Aarch64Dotprod];
+    let specs: Vec<_> = [Tables::Int8, Tables::Int16, Tables::F32]
+        .into_iter()
+        .flat_map(|tables| {
+            [
+                product(tables, &[2048], 2048, 2, 4, 1),
+                product(tables, &[70], 301, 2, 2, 32),
+                prepare(tables, 301, 2, Before::Nothing),
+            ]
+        })
+        .collect();
+    for (spec, level) in specs.iter().flat_map(|s| levels.map(|l| (s, l))) {
+        let kernel = spec.build(Llvm.vectors(level));
+        let object = Llvm
+            .compile(&kernel, level, options)
+            .expect("the kernel compiles");
+        let name = format!("{}.{level}", spec.name());
+        insta::assert_snapshot!(format!("{name}.llvm"), object.ir);
+        insta::assert_snapshot!(format!("{name}.llvm-asm"), object.asm);
     }
 }

@@ -145,7 +145,10 @@ fn code_runs_at_any_64_byte_boundary() {
         let mut b = Builder::new("constants", width);
         let out = b.output("out");
         for i in 0..20 {
-            let bytes = b.bytes(Elem::I8, std::array::from_fn(|k| (k * i + 1) as u8));
+            let bytes = b.bytes(
+                Elem::I8,
+                &std::array::from_fn::<u8, 16, _>(|k| (k * i + 1) as u8),
+            );
             let x = b.load(b.vec(Elem::I8), out, (i * width) as i32);
             let sum = b.add(x, bytes);
             b.store(out, (i * width) as i32, sum);

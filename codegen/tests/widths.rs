@@ -7,11 +7,24 @@ use rabitc_codegen::kernels::rb_prepare::{Before, RbPrepare};
 use rabitc_codegen::kernels::rb_product::RbProduct;
 use rabitc_codegen::kernels::rb_tables::{TableShape, Tables};
 use rabitc_codegen::kernels::rms_norm::RmsNorm;
-use rabitc_codegen::kernels::{Float, Spec};
+use rabitc_codegen::kernels::{Float, Spec, Vectors};
 use rabitc_codegen::kir::interp::{Call, run};
 use rabitc_ir::layout::SignLayout;
 
 const WIDTHS: [usize; 3] = [16, 32, 64];
+
+/// All widths, and the one that permutes over its whole vector.
+fn all_vectors() -> Vec<Vectors> {
+    let whole = Vectors {
+        bytes: 64,
+        permute: true,
+    };
+    WIDTHS
+        .map(Vectors::plain)
+        .into_iter()
+        .chain([whole])
+        .collect()
+}
 
 /// Deterministic numbers in −1..1 (SplitMix64).
 struct Random(u64);
@@ -34,8 +47,14 @@ impl Random {
     }
 }
 
-fn call(spec: &dyn Spec, width: usize, buffers: &mut [&mut Vec<u8>], scalars: &[i64], items: i64) {
-    let kernel = spec.build(width);
+fn call(
+    spec: &dyn Spec,
+    vectors: Vectors,
+    buffers: &mut [&mut Vec<u8>],
+    scalars: &[i64],
+    items: i64,
+) {
+    let kernel = spec.build(vectors);
     let buffers = buffers.iter_mut().map(|b| b.as_mut_slice()).collect();
     let call = Call {
         buffers,
@@ -44,7 +63,7 @@ fn call(spec: &dyn Spec, width: usize, buffers: &mut [&mut Vec<u8>], scalars: &[
         worker: 0,
         fused: true,
     };
-    run(&kernel, call).unwrap_or_else(|e| panic!("{} at {width} bytes: {e}", spec.name()));
+    run(&kernel, call).unwrap_or_else(|e| panic!("{} with {vectors:?}: {e}", spec.name()));
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -56,13 +75,17 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 /// All results agree to a small part of their largest element.
 fn agree(what: &str, results: &[Vec<u8>]) {
+    close(what, results, 1e-5);
+}
+
+fn close(what: &str, results: &[Vec<u8>], tolerance: f32) {
     let first = floats(&results[0]);
     let largest = first.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     assert!(largest > 0.0, "{what}: nothing was computed");
-    for (result, width) in results.iter().zip(WIDTHS).skip(1) {
+    for (result, vectors) in results.iter().zip(all_vectors()).skip(1) {
         for (i, (a, b)) in first.iter().zip(floats(result)).enumerate() {
-            let close = (a - b).abs() <= 1e-5 * largest;
-            assert!(close, "{what} at {width} bytes, element {i}: {a} and {b}");
+            let close = (a - b).abs() <= tolerance * largest;
+            assert!(close, "{what} with {vectors:?}, element {i}: {a} and {b}");
         }
     }
 }
@@ -79,58 +102,59 @@ fn product(tables: Tables, segments: &[usize], d_in: usize, paths: usize, row_ti
         sets: segments.len() * paths,
         tables,
     };
-    let (tokens, d_out) = (2usize, segments.iter().sum::<usize>());
+    let (tokens, d_out) = (7usize, segments.iter().sum::<usize>());
     let mut random = Random(d_in as u64);
-    let mut x = random.floats(tokens * d_in);
-    let mut h = random.floats(shape.sets * d_in);
-    let mut signs = random.bytes(layout.sign_bytes().unwrap());
-    let mut g = random.floats(layout.scale_count().unwrap());
+    let x = random.floats(tokens * d_in);
+    let h = random.floats(shape.sets * d_in);
+    let signs = random.bytes(layout.sign_bytes().unwrap());
+    let g = random.floats(layout.scale_count().unwrap());
     let prepare = RbPrepare {
         shape,
         x_stride: d_in,
         h: Float::F32,
         before: Before::Nothing,
     };
-    let product = RbProduct {
-        layout,
+    let product = |tokens| RbProduct {
+        layout: layout.clone(),
         tables,
         g: Float::F32,
         residual: None,
+        tokens,
     };
-    let results: Vec<_> = WIDTHS
-        .iter()
-        .map(|&width| {
-            let mut table = vec![0; tokens * shape.token_bytes()];
-            let mut scale = vec![0; tokens * shape.scale_bytes()];
-            let mut out = vec![0; tokens * d_out * 4];
-            let items = (tokens * shape.blocks()) as i64;
-            let blocks = product.layout.row_blocks() as i64;
-            let count = [tokens as i64];
-            if tables == Tables::Int8 {
-                let mut buffers = [&mut x, &mut h, &mut table, &mut scale];
-                call(&prepare, width, &mut buffers, &[], items);
-                let mut buffers = [&mut table, &mut scale, &mut signs, &mut g, &mut out];
-                call(&product, width, &mut buffers, &count, blocks);
-            } else {
-                call(
-                    &prepare,
-                    width,
-                    &mut [&mut x, &mut h, &mut table],
-                    &[],
-                    items,
-                );
-                let mut buffers = [&mut table, &mut signs, &mut g, &mut out];
-                call(&product, width, &mut buffers, &count, blocks);
-            }
-            out
-        })
-        .collect();
-    agree(&product.name(), &results);
+    // Each with the code for single tokens and for blocks of them.
+    let run = |vectors: Vectors, most: usize| {
+        let mut table = vec![0; tokens * shape.token_bytes()];
+        let mut scale = vec![0; tokens * shape.scale_bytes()];
+        let mut out = vec![0; tokens * d_out * 4];
+        let items = (tokens * shape.blocks()) as i64;
+        let (mut x, mut h) = (x.clone(), h.clone());
+        let mut buffers = [&mut x, &mut h, &mut table, &mut scale];
+        call(&prepare, vectors, &mut buffers, &[], items);
+        let (mut signs, mut g) = (signs.clone(), g.clone());
+        let mut buffers = [&mut table, &mut scale, &mut signs, &mut g, &mut out];
+        let blocks = layout.row_blocks() as i64;
+        call(
+            &product(most),
+            vectors,
+            &mut buffers,
+            &[tokens as i64],
+            blocks,
+        );
+        out
+    };
+    let single: Vec<_> = all_vectors().into_iter().map(|v| run(v, 1)).collect();
+    let block: Vec<_> = all_vectors().into_iter().map(|v| run(v, 8)).collect();
+    agree(&product(1).name(), &single);
+    agree(&product(8).name(), &block);
+    agree(
+        "single tokens and blocks",
+        &[single[0].clone(), block[0].clone()],
+    );
 }
 
 #[test]
 fn residual_binary_products_do_not_depend_on_the_width() {
-    for tables in [Tables::Int8, Tables::F32] {
+    for tables in [Tables::Int8, Tables::Int16, Tables::F32] {
         product(tables, &[64], 256, 1, 1);
         product(tables, &[37, 5], 301, 2, 2);
         product(tables, &[130], 45, 3, 4);
@@ -155,12 +179,12 @@ fn attention_does_not_depend_on_the_width() {
     let mut keys = random.floats(2 * capacity * head_dim);
     let mut values = random.floats(2 * capacity * head_dim);
     let scalars = [start, capacity as i64];
-    let results: Vec<_> = WIDTHS
-        .iter()
-        .map(|&width| {
+    let results: Vec<_> = all_vectors()
+        .into_iter()
+        .map(|vectors| {
             let mut out = vec![0; 2 * heads * head_dim * 4];
             let mut buffers = [&mut q, &mut keys, &mut values, &mut out];
-            call(&spec, width, &mut buffers, &scalars, 2 * heads as i64);
+            call(&spec, vectors, &mut buffers, &scalars, 2 * heads as i64);
             out
         })
         .collect();
@@ -191,13 +215,13 @@ fn dense_products_and_norms_do_not_depend_on_the_width() {
     let mut w = random.floats(d_out * d_in);
     let mut products = Vec::new();
     let mut norms = Vec::new();
-    for width in WIDTHS {
+    for vectors in all_vectors() {
         let mut out = vec![0; tokens * d_out * 4];
         let items = d_out.div_ceil(2) as i64;
         let count = [tokens as i64];
         call(
             &linear,
-            width,
+            vectors,
             &mut [&mut x, &mut w, &mut out],
             &count,
             items,
@@ -206,7 +230,7 @@ fn dense_products_and_norms_do_not_depend_on_the_width() {
         let mut out = vec![0; tokens * d_in * 4];
         call(
             &norm,
-            width,
+            vectors,
             &mut [&mut x, &mut w, &mut out],
             &[],
             tokens as i64,

@@ -8,6 +8,7 @@ pub mod materialize;
 pub mod options;
 pub mod pass;
 pub mod svid;
+pub mod tiles;
 
 use std::time::{Duration, Instant};
 

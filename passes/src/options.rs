@@ -2,6 +2,8 @@
 
 use rabitc_ir::ops::residual_binary::Activations;
 
+use crate::tiles::Tiles;
+
 /// The form of the LM head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadForm {
@@ -28,6 +30,8 @@ pub struct Options {
     pub head: HeadForm,
     /// The format of the activations that residual-binary products read.
     pub activations: Activations,
+    /// How tiles are chosen.
+    pub tiles: Tiles,
 }
 
 impl Default for Options {
@@ -38,6 +42,7 @@ impl Default for Options {
             keep_dense_layers: Vec::new(),
             head: HeadForm::AsStored,
             activations: Activations::Int8,
+            tiles: Tiles::default(),
         }
     }
 }

@@ -106,6 +106,16 @@ impl Level {
         self.arch() == Arch::Aarch64 || self.features().contains(&"fma")
     }
 
+    /// Whether the level has instructions that add up products of four neighbouring bytes.
+    pub fn has_byte_dot(self) -> bool {
+        matches!(self, Level::X86V4Vnni | Level::Aarch64Dotprod)
+    }
+
+    /// Whether the level permutes the bytes of its widest vector over all of it.
+    pub fn has_byte_permute(self) -> bool {
+        self == Level::X86V4Vnni
+    }
+
     /// Bytes of the widest vector register of the level. A backend may use less.
     pub fn widest_vector(self) -> usize {
         match self {

@@ -85,7 +85,7 @@ pub fn generate(
     for (n, &level) in levels.iter().enumerate() {
         let (mut section, mut entries) = (Vec::new(), Vec::new());
         for spec in kernels {
-            let kernel = spec.build(backend.vector_bytes(level));
+            let kernel = spec.build(backend.vectors(level));
             let object = backend.compile(&kernel, level, options)?;
             section.resize(usize::next_multiple_of(section.len(), ALIGNMENT), 0);
             entries.push(section.len());

@@ -4,6 +4,7 @@ pub mod code;
 pub mod emit;
 pub mod entries;
 pub mod layers;
+pub mod machine;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -10,10 +10,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rabitc_frontend::{BufferPrecision, LowerOptions};
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
+use rabitc_passes::tiles::Tiles;
 use rabitc_passes::{HeadForm, Pattern};
 
 use rabitc::compile::code::BackendChoice;
 use rabitc::compile::emit::Emit;
+use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
 
 use crate::ui;
@@ -54,9 +56,10 @@ pub struct Args {
     /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
     #[arg(long, value_name = "FORM", value_parser = parse_head)]
     lm_head: Option<HeadForm>,
-    /// The format of activations inside residual-binary products: int8 (tables of 8-bit partial
-    /// sums, one scale for 256 inputs) or f32 (exact up to rounding, slower)
-    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
+    /// The format of activations inside residual-binary products: int8 or int16 (partial sums as
+    /// integers, one scale for 256 inputs), f32 (exact up to rounding), or auto: the most exact
+    /// one that keeps up with the memory on the target
+    #[arg(long, default_value = "auto", value_parser = ["auto", "int8", "int16", "f32"])]
     activations: String,
     /// What to generate code for: cpu:native or CPU levels, e.g. cpu:x86-64-v2,cpu:x86-64-v3
     #[arg(long, default_value = "cpu:native")]
@@ -137,19 +140,24 @@ fn options(args: &Args) -> Result<Options> {
             iters: args.init_iters,
         },
     };
+    let backend = match args.backend.as_str() {
+        "cranelift" => BackendChoice::Cranelift,
+        "llvm" => BackendChoice::Llvm,
+        _ => BackendChoice::Auto,
+    };
+    let levels = compile::parse_targets(&args.target)?;
+    let machine = machine::machine(&*backend.backend()?, &levels);
     let activations = match args.activations.as_str() {
         "f32" => Activations::F32,
-        _ => Activations::Int8,
+        "int16" => Activations::Int16,
+        "int8" => Activations::Int8,
+        _ => machine::activations(&machine),
     };
     Ok(Options {
         checkpoint: args.checkpoint.clone(),
         output: args.output.clone(),
-        levels: compile::parse_targets(&args.target)?,
-        backend: match args.backend.as_str() {
-            "cranelift" => BackendChoice::Cranelift,
-            "llvm" => BackendChoice::Llvm,
-            _ => BackendChoice::Auto,
-        },
+        levels,
+        backend,
         passes: rabitc_passes::Options {
             paths: args.paths.into(),
             keep_dense: args.keep_dense,
@@ -160,6 +168,10 @@ fn options(args: &Args) -> Result<Options> {
                 .collect(),
             head: args.lm_head.unwrap_or(HeadForm::AsStored),
             activations,
+            tiles: Tiles {
+                machine,
+                ..Tiles::default()
+            },
         },
         init,
         lower: LowerOptions {

@@ -2,7 +2,7 @@
 //!
 //! With unit roundoff u = 2⁻²⁴, a sum of n products in f32, in any order, is off by at most
 //! about n·u·Σ|x||y| (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1), and
-//! Σ|x||y| ≤ ‖x‖‖y‖. An int8 table entry is off by at most half its block's scale. Element-wise
+//! Σ|x||y| ≤ ‖x‖‖y‖. An integer table entry is off by at most half its block's scale. Element-wise
 //! functions are bounded by what `kernels::math` states for them. The interpreter's own final
 //! rounding to f32 adds u·|y|.
 
@@ -137,7 +137,7 @@ fn attention(op: &rabitc_ir::ops::attention::Attention, o: &[&Tensor], y: &Tenso
     vec![weight * largest(o[2]) + TINY; y.floats().len()]
 }
 
-/// g times the error of the sums: half a scale for every table entry (int8), and the rounding of
+/// g times the error of the sums: half a scale for every integer table entry, and the rounding of
 /// the sums and of the prologue.
 fn residual_binary(op: &ResidualBinary, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
     let u = op.input(operands);
@@ -184,14 +184,19 @@ fn path_bound(activations: Activations, u: &[f32], m: &[f32], h: &[f32], roundin
     };
     let tables: f64 = match activations {
         Activations::F32 | Activations::Unset => 0.0,
-        Activations::Int8 => scaled(u).chunks(BLOCK_INPUTS).map(block_bound).sum(),
+        Activations::Int8 => table_bound(&scaled(u), 127.0),
+        Activations::Int16 => table_bound(&scaled(u), 32767.0),
     };
     tables + rounding * scaled(m).iter().sum::<f64>()
 }
 
-/// Half the scale of a block of 256 inputs for each of its tables of 4 inputs, padding included.
-fn block_bound(block: &[f64]) -> f64 {
-    let sums = block.chunks(4).map(|g| g.iter().sum::<f64>());
-    let scale = sums.fold(0.0, f64::max) / 127.0;
-    0.5 * (1.0 + 1e-4) * scale * block.len().next_multiple_of(32) as f64 / 4.0
+/// Half the scale of a block of 256 inputs for each of its tables of 4 inputs, padding included;
+/// the block's largest sum becomes `largest`.
+fn table_bound(u: &[f64], largest: f64) -> f64 {
+    let block = |block: &[f64]| {
+        let sums = block.chunks(4).map(|g| g.iter().sum::<f64>());
+        let scale = sums.fold(0.0, f64::max) / largest;
+        0.5 * (1.0 + 1e-4) * scale * block.len().next_multiple_of(32) as f64 / 4.0
+    };
+    u.chunks(BLOCK_INPUTS).map(block).sum()
 }

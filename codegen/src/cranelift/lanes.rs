@@ -51,6 +51,17 @@ impl Lower<'_> {
         }
     }
 
+    pub fn add_bytes(&mut self, sums: Val, bytes: Val) -> Value {
+        let (sums, mut parts) = (self.value(sums), self.value(bytes));
+        // Neighbours are added twice: bytes to 16 bits, those to 32.
+        for _ in 0..2 {
+            let low = self.builder.ins().uwiden_low(parts);
+            let high = self.builder.ins().uwiden_high(parts);
+            parts = self.builder.ins().iadd_pairwise(low, high);
+        }
+        self.builder.ins().iadd(sums, parts)
+    }
+
     pub fn interleave(&mut self, a: Val, b: Val, high: bool) -> Value {
         let ty = self.kernel.ty(a);
         let bytes = ty.elem.bytes();

@@ -215,7 +215,7 @@ impl Lower<'_> {
             Inst::Stack { bytes } => self.stack(bytes),
             Inst::Int(x) => self.int(ty, x),
             Inst::Float(x) => self.float(ty, x),
-            Inst::Bytes(bytes) => self.constant(clif_type(ty), &bytes),
+            Inst::Bytes(ref bytes) => self.constant(clif_type(ty), bytes),
             Inst::Splat(a) => {
                 let a = self.value(a);
                 self.builder.ins().splat(clif_type(ty), a)
@@ -250,7 +250,11 @@ impl Lower<'_> {
                 let a = self.value(a);
                 self.builder.ins().ireduce(types::I32, a)
             }
-            Inst::Lookup16 { table, index } => self.lookup16(table, index),
+            // Sixteen bytes are the whole vector here.
+            Inst::Lookup16 { table, index } | Inst::Permute { table, index } => {
+                self.lookup16(table, index)
+            }
+            Inst::AddBytes(sums, bytes) => self.add_bytes(sums, bytes),
             Inst::Interleave(a, b, high) => self.interleave(a, b, high),
             Inst::Extract(a, lane) => {
                 let a = self.value(a);

@@ -3,9 +3,9 @@
 //! Scores are taken 16 positions at a time with a running maximum and sum (Milakov and
 //! Gimelshein, arXiv 1805.02867), so that no buffer grows with the context.
 
-use super::Spec;
 use super::math::{exp, max_int, softcap};
 use super::shape::{address, for_columns, split_item};
+use super::{Spec, Vectors};
 use crate::kir::{Builder, CmpOp, Elem, Inst, Kernel, Ty, Val, Var};
 
 /// Positions taken at a time; the cache's blocking of keys.
@@ -46,8 +46,8 @@ impl Spec for Attention {
         )
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let q = b.input("q");
         let (keys, values) = (b.input("keys"), b.input("values"));
         let out = b.output("out");

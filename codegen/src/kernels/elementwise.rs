@@ -1,7 +1,7 @@
 //! Ops that work on each element by itself; items: rows × chunks of columns.
 
 use super::shape::{address, for_chunks, for_columns};
-use super::{Float, Spec, math};
+use super::{Float, Spec, Vectors, math};
 use crate::kir::{Builder, Kernel, Ty, Val};
 use rabitc_ir::ops::gate::Activation;
 
@@ -55,8 +55,8 @@ impl Spec for Elementwise {
         }
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let a = b.input("a");
         let second = match self.function {
             Function::Add | Function::Mul | Function::Gate(_) => Some(b.input("b")),

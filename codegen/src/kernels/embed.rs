@@ -1,7 +1,7 @@
 //! Token embedding: one row of the table a work item.
 
 use super::shape::for_columns;
-use super::{Float, Spec};
+use super::{Float, Spec, Vectors};
 use crate::kir::{Builder, Kernel, Ty};
 
 /// `out[t] = scale · table[ids[t]]`; items: tokens. Ids outside the table are the caller's to
@@ -21,8 +21,8 @@ impl Spec for Embed {
         format!("embed_{}_d{}_s{scale:08x}", self.table.name(), self.d)
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let ids = b.input("ids");
         let table = b.input("table");
         let out = b.output("out");

@@ -4,8 +4,8 @@
 //! positions come from loads that follow each other and need no sum across lanes; values as
 //! `[kv head][position][channel]`. Both hold `capacity` positions a head, a multiple of 16.
 
-use super::Spec;
 use super::shape::{address, for_columns, split_item};
+use super::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, Ty, Val};
 
 /// Stores this step's keys and values; items: tokens × kv heads.
@@ -28,8 +28,8 @@ impl Spec for KvAppend {
         )
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let (k, v) = (b.input("k"), b.input("v"));
         let (keys, values) = (b.output("keys"), b.output("values"));
         let (start, capacity) = (b.scalar("start"), b.scalar("capacity"));

@@ -1,7 +1,7 @@
 //! The dense linear layer: `row_tile` rows × `token_tile` tokens of dot products at a time.
 
 use super::math::min_int;
-use super::{Float, Spec};
+use super::{Float, Spec, Vectors};
 use crate::kir::{Builder, Elem, Kernel, MemType, Ty, Val, Var};
 
 /// Form of a dense weight.
@@ -71,8 +71,8 @@ impl Spec for Linear {
         )
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let x = b.input("x");
         let weight = b.input("weight");
         let scale = match self.weight {

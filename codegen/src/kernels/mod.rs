@@ -9,9 +9,14 @@ pub mod embed;
 pub mod kv_append;
 pub mod linear;
 pub mod math;
+mod rb_block;
+mod rb_bytes;
+mod rb_dots;
+mod rb_fill;
+mod rb_floats;
 pub mod rb_prepare;
 pub mod rb_product;
-mod rb_sums;
+mod rb_rows;
 pub mod rb_tables;
 pub mod rms_norm;
 pub mod rope;
@@ -20,12 +25,36 @@ pub mod shape;
 
 use crate::kir::{Kernel, MemType};
 
+/// The vectors that a kernel is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vectors {
+    /// Bytes of one: 16, 32 or 64.
+    pub bytes: usize,
+    /// Whether bytes can be permuted over the whole of it, where it is 64 bytes.
+    pub permute: bool,
+}
+
+impl Vectors {
+    /// Vectors of `bytes` bytes that are permuted within 16 bytes only.
+    pub fn plain(bytes: usize) -> Self {
+        Vectors {
+            bytes,
+            permute: false,
+        }
+    }
+
+    /// f32 lanes.
+    pub fn lanes(self) -> usize {
+        self.bytes / 4
+    }
+}
+
 /// The configuration of one kernel.
 pub trait Spec {
     /// A name that encodes the whole configuration: letters, digits and `_`.
     fn name(&self) -> String;
-    /// The kernel, for vectors of `width` bytes.
-    fn build(&self, width: usize) -> Kernel;
+    /// The kernel for such vectors.
+    fn build(&self, vectors: Vectors) -> Kernel;
 }
 
 /// Element type of a float tensor in memory.

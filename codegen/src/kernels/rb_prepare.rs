@@ -1,10 +1,11 @@
 //! Turns the input of a residual-binary product into the tables of [`super::rb_tables`].
 
 use super::elementwise::activate;
-use super::rb_tables::{BLOCK_INPUTS, TableShape, Tables, f32_tables, int8_tables};
+use super::rb_fill::Fill;
+use super::rb_tables::{BLOCK_INPUTS, TableShape};
 use super::rms_norm::{inverse_rms, scaled};
 use super::shape::split_item;
-use super::{Float, Spec};
+use super::{Float, Spec, Vectors};
 use crate::kir::{Builder, CmpOp, Kernel, Ty, Val};
 use rabitc_ir::layout::TILE_INPUTS;
 use rabitc_ir::ops::gate::Activation;
@@ -50,9 +51,8 @@ struct Bases {
     second: Option<Val>,
     h: Val,
     tables: Val,
-    scales: Option<Val>,
-    /// Bytes of the vectors that look the tables up.
-    width: usize,
+    scales: Val,
+    fill: Fill,
     /// 256 values of prologue(x).
     input: Val,
     /// 256 values of u.
@@ -83,9 +83,8 @@ impl Spec for RbPrepare {
         )
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        // The tables are made with 128-bit vectors whatever they are looked up with.
-        let mut b = Builder::new(&self.name(), 16);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let x = b.input("x");
         let second = match self.before {
             Before::Nothing => None,
@@ -97,11 +96,12 @@ impl Spec for RbPrepare {
             second,
             h: b.input("h"),
             tables: b.output("tables"),
-            scales: match self.shape.tables {
-                Tables::Int8 => Some(b.output("scales")),
-                Tables::F32 => None,
+            scales: b.output("scales"),
+            fill: Fill {
+                code: self.shape.tables.code(vectors),
+                planes: self.shape.tables.planes(vectors),
+                tile_bytes: self.shape.tile_bytes(),
             },
-            width,
             input: b.stack(BLOCK_INPUTS * 4),
             scaled: b.stack(BLOCK_INPUTS * 4),
         };
@@ -160,22 +160,15 @@ impl RbPrepare {
         let tables = b.at(o.tables, token, self.shape.token_bytes() as i64);
         let block_bytes = (BLOCK_INPUTS / TILE_INPUTS * self.shape.tile_bytes()) as i64;
         let tables = b.at(tables, block, block_bytes);
-        let scales = o.scales.map(|s| {
-            let s = b.at(s, token, self.shape.scale_bytes() as i64);
-            b.at(s, block, 4)
-        });
+        let scales = b.at(o.scales, token, self.shape.scale_bytes() as i64);
+        let scales = b.at(scales, block, 4);
         b.for_const(self.shape.sets as i64, 1, |b, set| {
             let h = b.at(o.h, set, self.shape.d_in as i64 * self.h.bytes());
             let h = b.at(h, first, self.h.bytes());
-            self.scale(b, o, h, n, padded);
+            self.scale(b, o, h, n);
             let tables = b.at(tables, set, self.shape.set_bytes() as i64);
-            match scales {
-                Some(scales) => {
-                    let scale = b.at(scales, set, self.shape.blocks() as i64 * 4);
-                    int8_tables(b, o.scaled, [tables, scale], padded, o.width);
-                }
-                None => f32_tables(b, o.scaled, tables, padded, o.width),
-            }
+            let scale = b.at(scales, set, self.shape.blocks() as i64 * 4);
+            o.fill.tables(b, o.scaled, [tables, scale], padded);
         });
     }
 
@@ -222,8 +215,10 @@ impl RbPrepare {
         }
     }
 
-    /// u = h ⊙ input into `o.scaled`, zero from `n` to `padded`.
-    fn scale(&self, b: &mut Builder, o: &Bases, h: Val, n: i64, padded: i64) {
+    /// u = h ⊙ input into `o.scaled`, then zeros up to a multiple of the vector's bytes.
+    fn scale(&self, b: &mut Builder, o: &Bases, h: Val, n: i64) {
+        let step = TILE_INPUTS.max(b.width());
+        let padded = (n as usize).next_multiple_of(step) as i64;
         super::shape::for_columns(b, n, &mut |b, column, ty| {
             let at = b.at(o.input, column, 4);
             let x = b.load(ty, at, 0);

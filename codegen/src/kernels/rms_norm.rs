@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation.
 
 use super::shape::for_columns;
-use super::{Float, Spec};
+use super::{Float, Spec, Vectors};
 use crate::kir::{Builder, Elem, Kernel, Ty, UnOp, Val};
 
 /// `out = x / √(mean(x²) + eps) ⊙ (offset + w)` over groups; items: rows.
@@ -33,8 +33,8 @@ impl Spec for RmsNorm {
         )
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let x = b.input("x");
         let weight = b.input("weight");
         let out = b.output("out");

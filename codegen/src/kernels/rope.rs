@@ -1,7 +1,7 @@
 //! Rotary position embedding, half-rotation form.
 
-use super::Spec;
 use super::shape::{for_columns, split_item};
+use super::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, UnOp};
 
 /// Rotates every head of `x` by the table's angles; items: tokens × heads.
@@ -19,8 +19,8 @@ impl Spec for Rope {
         format!("rope_h{}_d{}_x{}", self.heads, self.head_dim, self.x_stride)
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let x = b.input("x");
         let table = b.input("table");
         let out = b.output("out");

@@ -1,7 +1,7 @@
 //! Copies the rows whose logits are asked for.
 
-use super::Spec;
 use super::shape::for_columns;
+use super::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, Ty};
 
 /// `out[r] = x[rows[r]]`; items: rows asked for.
@@ -17,8 +17,8 @@ impl Spec for SelectRows {
         format!("select_rows_d{}_x{}", self.d, self.x_stride)
     }
 
-    fn build(&self, width: usize) -> Kernel {
-        let mut b = Builder::new(&self.name(), width);
+    fn build(&self, vectors: Vectors) -> Kernel {
+        let mut b = Builder::new(&self.name(), vectors.bytes);
         let x = b.input("x");
         let rows = b.input("rows");
         let out = b.output("out");

@@ -132,10 +132,10 @@ impl Builder {
         self.float_of(ty, x)
     }
 
-    /// Sixteen constant bytes in every 16-byte group of a full vector.
-    pub fn bytes(&mut self, elem: Elem, bytes: [u8; 16]) -> Val {
+    /// A full vector of constant bytes: as many as it has, or sixteen, repeated.
+    pub fn bytes(&mut self, elem: Elem, bytes: &[u8]) -> Val {
         let ty = self.vec(elem);
-        self.emit(ty, Inst::Bytes(bytes))
+        self.emit(ty, Inst::Bytes(bytes.to_vec()))
     }
 
     /// A scalar in every lane of a full vector.
@@ -232,6 +232,10 @@ impl Builder {
     pub fn shl(&mut self, a: Val, by: u8) -> Val {
         self.emit(self.ty(a), Inst::Shl(a, by))
     }
+    /// Arithmetic right shift.
+    pub fn sar(&mut self, a: Val, by: u8) -> Val {
+        self.emit(self.ty(a), Inst::Sar(a, by))
+    }
     /// Logical right shift.
     pub fn shr(&mut self, a: Val, by: u8) -> Val {
         self.emit(self.ty(a), Inst::Shr(a, by))
@@ -305,6 +309,14 @@ impl Builder {
     /// Byte table look-up within 16-byte groups.
     pub fn lookup16(&mut self, table: Val, index: Val) -> Val {
         self.emit(self.ty(index), Inst::Lookup16 { table, index })
+    }
+    /// Bytes of a table over the whole vector.
+    pub fn permute(&mut self, table: Val, index: Val) -> Val {
+        self.emit(self.ty(index), Inst::Permute { table, index })
+    }
+    /// Sums of four bytes without sign, added to i32 lanes.
+    pub fn add_bytes(&mut self, sums: Val, bytes: Val) -> Val {
+        self.emit(self.ty(sums), Inst::AddBytes(sums, bytes))
     }
     /// Interleaves halves within 16-byte groups.
     pub fn interleave(&mut self, a: Val, b: Val, high: bool) -> Val {

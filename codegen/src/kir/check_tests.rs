@@ -272,7 +272,7 @@ fn lane_types() {
     assert!(said.starts_with("i32x4 has no lane 4"), "{said}");
     let said = refused(&[Ty::F32], Ty::F32, |v| Inst::Sum(v[0]));
     assert!(said.starts_with("f32 is not a vector"), "{said}");
-    let said = refused(&[], Ty::I64, |_| Inst::Bytes([0; 16]));
+    let said = refused(&[], Ty::I64, |_| Inst::Bytes(vec![0; 16]));
     assert!(said.starts_with("i64 is not a vector"), "{said}");
     let said = refused(&[F32X4], F32X4, |v| Inst::Splat(v[0]));
     assert!(said.starts_with("f32x4 where f32 is wanted"), "{said}");

@@ -175,6 +175,8 @@ fn inst_name(inst: &Inst) -> &'static str {
         Inst::Extend(_) => "extend",
         Inst::Trunc(_) => "trunc",
         Inst::Lookup16 { .. } => "lookup16",
+        Inst::Permute { .. } => "permute",
+        Inst::AddBytes(..) => "add_bytes",
         Inst::Interleave(..) => "interleave",
         Inst::Extract(..) => "extract",
         Inst::Sum(_) => "sum",
@@ -284,7 +286,7 @@ mod tests {
                 b.store(y, 0, s);
             },
             |b| {
-                let mask = b.bytes(Elem::I8, std::array::from_fn(|i| i as u8));
+                let mask = b.bytes(Elem::I8, &std::array::from_fn::<u8, 16, _>(|i| i as u8));
                 let high = b.interleave(mask, mask, true);
                 b.store(y, 16, high);
             },

@@ -171,8 +171,9 @@ pub enum Inst {
     Int(i64),
     /// A float in every lane. NaN keeps its bits.
     Float(f32),
-    /// Sixteen constant bytes in every 16-byte group of the result, whatever its element type.
-    Bytes([u8; 16]),
+    /// Constant bytes, whatever the element type of the result: as many as the vector has, or
+    /// sixteen, which stand in every 16-byte group of it.
+    Bytes(Vec<u8>),
     /// A scalar in every lane.
     Splat(Val),
     /// The current value of a variable.
@@ -224,6 +225,18 @@ pub enum Inst {
         /// Indices 0..16.
         index: Val,
     },
+    /// Byte i of the result is byte `index[i]` of the table, over the whole vector (indices are
+    /// below its bytes, else the result byte is unspecified). Vectors of 16 bytes, and of 64 on
+    /// levels with [`crate::level::Level::has_byte_permute`].
+    Permute {
+        /// What is picked from.
+        table: Val,
+        /// Which byte to pick.
+        index: Val,
+    },
+    /// To each lane of the first, i32, the sum of the four bytes of the second that lie in the
+    /// same place, without sign.
+    AddBytes(Val, Val),
     /// Interleaves the lower (`high` false) or upper halves of two vectors, lane by lane, within
     /// each 16-byte group: a0 b0 a1 b1 ... for the lower half.
     Interleave(Val, Val, bool),

@@ -21,7 +21,11 @@ pub(super) fn check_types(kernel: &Kernel, inst: &Inst, ty: Ty) -> Result<(), St
         Inst::Begin | Inst::End | Inst::Worker | Inst::Stack { .. } => result(ty, Ty::I64),
         Inst::Int(x) => int_constant(*x, ty),
         Inst::Float(_) => floats(ty),
-        Inst::Bytes(_) => vector(ty),
+        Inst::Bytes(bytes) => {
+            let fits = bytes.len() == 16 || bytes.len() == ty.bytes();
+            want(fits, || format!("{} bytes for {ty}", bytes.len()))?;
+            vector(ty)
+        }
         Inst::Splat(a) => {
             same(of(a), Ty::scalar(ty.elem))?;
             vector(ty)
@@ -134,6 +138,21 @@ fn check_lanes(kernel: &Kernel, inst: &Inst, ty: Ty) -> Result<(), String> {
                 format!("{} is not a vector of bytes", of(index))
             })?;
             result(ty, of(index))
+        }
+        Inst::Permute { table, index } => {
+            same(of(table), of(index))?;
+            vector(of(index))?;
+            let bytes = of(index).elem == Elem::I8 && of(index).bytes() != 32;
+            want(bytes, || format!("no permutation of {}", of(index)))?;
+            result(ty, of(index))
+        }
+        Inst::AddBytes(sums, bytes) => {
+            vector(of(sums))?;
+            same(of(sums), of(bytes).with_elem(Elem::I32))?;
+            want(of(bytes).elem == Elem::I8, || {
+                format!("{} is not a vector of bytes", of(bytes))
+            })?;
+            result(ty, of(sums))
         }
         Inst::Interleave(a, b, _) => {
             same(of(a), of(b))?;

@@ -48,6 +48,11 @@ impl Inst {
                 table: f(table),
                 index: f(index),
             },
+            Inst::Permute { table, index } => Inst::Permute {
+                table: f(table),
+                index: f(index),
+            },
+            Inst::AddBytes(a, b) => Inst::AddBytes(f(a), f(b)),
             Inst::Interleave(a, b, high) => Inst::Interleave(f(a), f(b), high),
             Inst::Extract(a, lane) => Inst::Extract(f(a), lane),
             Inst::Sum(a) => Inst::Sum(f(a)),

@@ -17,7 +17,7 @@ impl Lower<'_> {
             Inst::Stack { bytes } => self.stack(bytes),
             Inst::Int(x) => text::int(ty, x),
             Inst::Float(x) => text::float(ty, x),
-            Inst::Bytes(bytes) => text::bytes(ty, bytes),
+            Inst::Bytes(ref bytes) => text::bytes(ty, bytes),
             Inst::Splat(a) => self.splat(ty, a),
             Inst::Get(var) => self.emit(format_args!("load {}, ptr %x{}", type_name(ty), var.0)),
             Inst::Load { ptr, offset, mem } => self.load(ty, ptr, offset, mem),
@@ -47,6 +47,8 @@ impl Lower<'_> {
             Inst::Extend(a) => self.convert("sext", a, ty),
             Inst::Trunc(a) => self.convert("trunc", a, ty),
             Inst::Lookup16 { table, index } => self.lookup16(table, index),
+            Inst::Permute { table, index } => self.permute(table, index),
+            Inst::AddBytes(sums, bytes) => self.add_bytes(sums, bytes),
             Inst::Interleave(a, b, high) => self.interleave(a, b, high),
             Inst::Extract(a, lane) => {
                 let (ty, a) = (self.ty_name(a), self.value(a));

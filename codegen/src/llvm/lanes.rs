@@ -69,6 +69,63 @@ impl Lower<'_> {
         self.call(&ty, name, &[(&ty, &table), (&ty, &index)])
     }
 
+    /// The verifier and [`crate::backend::Backend::admit`] let only these widths pass.
+    pub fn permute(&mut self, table: Val, index: Val) -> String {
+        if self.ty(index).bytes() == GROUP {
+            return self.lookup16(table, index);
+        }
+        let ty = self.ty_name(index);
+        let (table, index) = (self.value(table), self.value(index));
+        let args = [(&*ty, &*table), (&*ty, &*index)];
+        self.call(&ty, "llvm.x86.avx512.permvar.qi.512", &args)
+    }
+
+    /// Dot products with ones, where the level has them; else two steps of adding neighbours.
+    pub fn add_bytes(&mut self, sums: Val, bytes: Val) -> String {
+        let (ints, ty) = (self.ty(sums), self.ty(bytes));
+        let (sums, bytes) = (self.value(sums), self.value(bytes));
+        let (ints_name, name) = (type_name(ints), type_name(ty));
+        let ones = text::int(ty, 1);
+        if self.level.has_byte_dot() && self.is_x86() {
+            let ones = text::int(ints, 0x0101_0101);
+            let bytes = self.emit(format_args!("bitcast {name} {bytes} to {ints_name}"));
+            let dot = format!("llvm.x86.avx512.vpdpbusd.{}", 8 * ints.bytes());
+            let args = [&*sums, &*bytes, &*ones].map(|v| (&*ints_name, v));
+            return self.call(&ints_name, &dot, &args);
+        }
+        if self.level.has_byte_dot() {
+            let args = [(&*ints_name, &*sums), (&*name, &*bytes), (&*name, &*ones)];
+            return self.call(&ints_name, "llvm.aarch64.neon.udot.v4i32.v16i8", &args);
+        }
+        let quads = self.quads(ty, &bytes);
+        self.emit(format_args!("add {ints_name} {sums}, {quads}"))
+    }
+
+    /// The sums of four neighbouring bytes, as i32.
+    fn quads(&mut self, ty: Ty, bytes: &str) -> String {
+        let (shorts, ints) = (ty.with_elem(Elem::I16), ty.with_elem(Elem::I32));
+        let (name, shorts_name, ints_name) = (type_name(ty), type_name(shorts), type_name(ints));
+        if !self.is_x86() {
+            let add = "llvm.aarch64.neon.uaddlp";
+            let first = format!("{add}.v8i16.v16i8");
+            let pairs = self.call(&shorts_name, &first, &[(&name, bytes)]);
+            let second = format!("{add}.v4i32.v8i16");
+            return self.call(&ints_name, &second, &[(&shorts_name, &pairs)]);
+        }
+        let [first, second] = match ty.bytes() {
+            16 => ["ssse3.pmadd.ub.sw.128", "sse2.pmadd.wd"],
+            32 => ["avx2.pmadd.ub.sw", "avx2.pmadd.wd"],
+            _ => ["avx512.pmaddubs.w.512", "avx512.pmaddw.d.512"],
+        };
+        // Two bytes without sign are at most 510: nothing saturates.
+        let ones = text::int(ty, 1);
+        let args = [(&*name, bytes), (&*name, &*ones)];
+        let pairs = self.call(&shorts_name, &format!("llvm.x86.{first}"), &args);
+        let ones = text::int(shorts, 1);
+        let args = [(&*shorts_name, &*pairs), (&*shorts_name, &*ones)];
+        self.call(&ints_name, &format!("llvm.x86.{second}"), &args)
+    }
+
     pub fn interleave(&mut self, a: Val, b: Val, high: bool) -> String {
         let ty = self.ty(a);
         let group = GROUP / ty.elem.bytes();

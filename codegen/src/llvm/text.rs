@@ -67,13 +67,13 @@ pub(super) fn float(ty: Ty, x: f32) -> String {
     )
 }
 
-/// Sixteen bytes in every 16-byte group of a vector.
-pub(super) fn bytes(ty: Ty, group: [u8; 16]) -> String {
+/// A vector of these bytes, repeated if there are fewer than it has.
+pub(super) fn bytes(ty: Ty, pattern: &[u8]) -> String {
     let size = ty.elem.bytes();
     let lane = |i: usize| {
         let mut lane = [0; 8];
-        let at = i * size % 16;
-        lane[..size].copy_from_slice(&group[at..at + size]);
+        let at = i * size % pattern.len();
+        lane[..size].copy_from_slice(&pattern[at..at + size]);
         i64::from_le_bytes(lane)
     };
     let ints = integers(ty);

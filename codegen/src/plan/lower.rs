@@ -60,7 +60,7 @@ pub fn lower(graph: &Graph, options: PlanOptions) -> Result<Lowered, CodegenErro
 
 pub(super) struct Lowering<'a> {
     pub graph: &'a Graph,
-    options: PlanOptions,
+    pub options: PlanOptions,
     launches: Vec<Launch>,
     buffers: Vec<Buffer>,
     views: HashMap<NodeId, View>,

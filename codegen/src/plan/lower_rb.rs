@@ -19,6 +19,7 @@ impl Lowering<'_> {
     ) -> Result<(), CodegenError> {
         let tables = match op.activations {
             Activations::Int8 => Tables::Int8,
+            Activations::Int16 => Tables::Int16,
             Activations::F32 => Tables::F32,
             Activations::Unset => {
                 return Err(self.unsupported(here.id, "no activation format was chosen"));
@@ -46,13 +47,13 @@ impl Lowering<'_> {
             tables,
             g: self.float(g)?,
             residual: residual.map(|r| r.stride),
+            tokens: self.options.max_tokens,
         };
         let items = Items {
             constant: product.layout.row_blocks() as u64,
             ..Items::default()
         };
-        let mut args = vec![Operand::Read(table, 0)];
-        args.extend(scale.map(|s| Operand::Read(s, 0)));
+        let mut args = vec![Operand::Read(table, 0), Operand::Read(scale, 0)];
         args.extend([self.weight(signs)?, self.weight(g)?]);
         args.extend(residual.map(|r| r.read()));
         args.push(self.result(here));
@@ -68,7 +69,7 @@ impl Lowering<'_> {
         shape: TableShape,
         h: NodeId,
         second: Option<NodeId>,
-    ) -> Result<(BufferId, Option<BufferId>), CodegenError> {
+    ) -> Result<(BufferId, BufferId), CodegenError> {
         let x = self.view(here.operands[0])?;
         let mut args = vec![x.read()];
         let before = match (op.prologue, second) {
@@ -91,9 +92,9 @@ impl Lowering<'_> {
             _ => Before::Nothing,
         };
         let table = self.buffer(shape.token_bytes());
-        let scale = (shape.scale_bytes() > 0).then(|| self.buffer(shape.scale_bytes()));
+        let scale = self.buffer(shape.scale_bytes());
         args.extend([self.weight(h)?, Operand::Write(table, 0)]);
-        args.extend(scale.map(|s| Operand::Write(s, 0)));
+        args.push(Operand::Write(scale, 0));
         let spec = RbPrepare {
             shape,
             x_stride: x.stride,

@@ -51,7 +51,11 @@ impl Subject {
         let run = levels();
         let (mut code, mut emulated) = (Vec::new(), Vec::new());
         for backend in backends() {
-            let fits = |level: &&Level| backend.vector_bytes(**level) >= WIDTH;
+            let fits = |level: &&Level| {
+                let lacks = !backend.vectors(**level).permute;
+                let refused = lacks && backend.admit(&kernel, **level).is_err();
+                backend.vector_bytes(**level) >= WIDTH && !refused
+            };
             for &level in backend.levels().iter().filter(fits) {
                 let object = backend.compile(&kernel, level, Options::default());
                 let blob = object.unwrap().code;

@@ -87,6 +87,28 @@ fn lookups() {
 }
 
 #[test]
+fn permutations() {
+    // Vectors of 32 bytes have none.
+    if WIDTH == 32 {
+        return;
+    }
+    let ty = vector(Elem::I8);
+    let subject = apply("permute", &[ty, ty], |b, v| {
+        let low = b.int_of(ty, WIDTH as i64 - 1);
+        let index = b.and(v[1], low);
+        b.permute(v[0], index)
+    });
+    check(&subject, &[ty, ty], 200);
+}
+
+#[test]
+fn sums_of_four_bytes() {
+    let (ints, bytes) = (vector(Elem::I32), vector(Elem::I8));
+    let subject = apply("add_bytes", &[ints, bytes], |b, v| b.add_bytes(v[0], v[1]));
+    check(&subject, &[ints, bytes], 200);
+}
+
+#[test]
 fn interleaving() {
     for elem in ALL {
         for high in [false, true] {
@@ -154,8 +176,8 @@ fn constants() {
         }
     }
     for elem in ALL {
-        let bytes = std::array::from_fn(|i| 200 - 13 * i as u8);
-        let subject = apply("bytes", &[], |b, _| b.bytes(elem, bytes));
+        let bytes: [u8; 16] = std::array::from_fn(|i| 200 - 13 * i as u8);
+        let subject = apply("bytes", &[], |b, _| b.bytes(elem, &bytes));
         check(&subject, &[], 1);
     }
 }

@@ -29,6 +29,8 @@ word_attr! {
         Unset = "unset",
         /// Tables of partial sums, 8 bits an entry, one scale a block of inputs.
         Int8 = "int8",
+        /// Tables of partial sums, 16 bits an entry, one scale a block of inputs.
+        Int16 = "int16",
         /// Tables of partial sums in f32.
         F32 = "f32",
     }

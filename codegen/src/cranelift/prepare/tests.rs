@@ -146,7 +146,7 @@ fn what_does_not_change_leaves_the_loop() {
         let (begin, end) = b.range();
         b.for_range(begin, end, 1, |b, row| {
             b.for_range(begin, n, 1, |b, column| {
-                let mask = b.bytes(Elem::I8, [15; 16]);
+                let mask = b.bytes(Elem::I8, &[15; 16]);
                 let stride = b.mul(n, n);
                 let from = b.at(x, row, 4096);
                 let from = b.add(from, stride);

@@ -233,6 +233,15 @@ impl Machine<'_> {
                     table.lanes[i / 16 * 16 + index.lanes[i] as usize % 16]
                 })
             }
+            Inst::Permute { table, index } => {
+                let (table, index) = (get(table)?, get(index)?);
+                Value::build(ty, |i| table.lanes[index.lanes[i] as usize % lanes])
+            }
+            Inst::AddBytes(sums, bytes) => {
+                let (sums, bytes) = (get(sums)?, get(bytes)?);
+                let four = |i: usize| bytes.lanes[4 * i..4 * i + 4].iter().sum::<u64>();
+                Value::build(ty, |i| sums.lanes[i].wrapping_add(four(i)))
+            }
             Inst::Interleave(a, b, high) => value::interleave(get(a)?, get(b)?, *high),
             Inst::Extract(a, lane) => Value::splat(ty, get(a)?.lanes[*lane as usize]),
             Inst::Sum(a) => Value::float(value::reduce(get(a)?, |x, y| x + y)),

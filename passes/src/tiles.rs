@@ -1,0 +1,137 @@
+//! The choice of row tiles: how many tiles of a layer's signs stand under each other as one block.
+//!
+//! More tiles mean more rows for every table that is read, up to the registers that hold their
+//! sums; fewer mean more blocks to share out among threads. What was measured on a machine decides;
+//! without that, a heuristic from the vectors and the caches does.
+
+use std::collections::BTreeMap;
+
+use rabitc_ir::layout::{TILE_INPUTS, TILE_ROWS};
+use rabitc_ir::ops::residual_binary::Activations;
+
+/// Row blocks that a layer should have at least, so that threads end at nearly the same time.
+const MIN_BLOCKS: usize = 32;
+
+/// The processor that tiles are chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Bytes of a vector.
+    pub vector_bytes: usize,
+    /// Whether bytes are permuted over a whole vector of 64: one vector of sums a tile and byte.
+    pub permute: bool,
+    /// Bytes of the cache that a core has for itself.
+    pub l2_bytes: usize,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            vector_bytes: 16,
+            permute: false,
+            l2_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What tiles are chosen by, of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LayerShape {
+    /// Inputs.
+    pub d_in: usize,
+    /// Outputs of each segment.
+    pub segments: Vec<usize>,
+    /// Binary paths.
+    pub paths: usize,
+    /// Format of the product's input, by its word.
+    pub activations: &'static str,
+}
+
+/// How row tiles are chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Tiles {
+    /// The processor.
+    pub machine: Machine,
+    /// Choices that were measured.
+    pub tuned: BTreeMap<LayerShape, usize>,
+}
+
+impl Tiles {
+    /// Row tiles of a layer, from 1 to [`rabitc_ir::layout::MAX_ROW_TILES`].
+    pub fn row_tiles(&self, shape: &LayerShape, activations: Activations) -> usize {
+        if let Some(tiles) = self.tuned.get(shape) {
+            return *tiles;
+        }
+        let rows: usize = shape.segments.iter().sum();
+        let most = self.machine.most(shape.d_in, activations);
+        let choices = [8, 4, 2].into_iter().filter(|t| *t <= most);
+        choices
+            .into_iter()
+            .find(|t| rows / (t * TILE_ROWS) >= MIN_BLOCKS)
+            .unwrap_or(1)
+    }
+}
+
+impl Machine {
+    /// Row tiles whose sums registers hold; twice as many where the tables of a path do not stay
+    /// in the core's cache and must be read from further away.
+    fn most(&self, d_in: usize, activations: Activations) -> usize {
+        let planes = match activations {
+            Activations::Int8 | Activations::Unset => 1,
+            Activations::Int16 => 2,
+            Activations::F32 => 4,
+        };
+        if !self.permute {
+            // Two registers of 16-bit sums a tile and byte, or four of f32 sums a tile.
+            return if planes == 1 { 4 } else { 2 };
+        }
+        let table_bytes = d_in.next_multiple_of(TILE_INPUTS) * 4 * planes;
+        if table_bytes > self.l2_bytes / 2 {
+            8
+        } else {
+            4
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(segments: &[usize]) -> LayerShape {
+        LayerShape {
+            d_in: 4096,
+            segments: segments.to_vec(),
+            paths: 2,
+            activations: "int8",
+        }
+    }
+
+    #[test]
+    fn small_layers_are_cut_into_enough_blocks() {
+        let tiles = Tiles::default();
+        let of = |rows| tiles.row_tiles(&shape(&[rows]), Activations::Int8);
+        assert_eq!(
+            [of(16), of(512), of(1024), of(2048), of(65536)],
+            [1, 1, 2, 4, 4]
+        );
+    }
+
+    #[test]
+    fn registers_and_caches_bound_the_choice() {
+        let mut tiles = Tiles::default();
+        let of = |tiles: &Tiles, a| tiles.row_tiles(&shape(&[65536]), a);
+        assert_eq!(of(&tiles, Activations::F32), 2);
+        tiles.machine.permute = true;
+        assert_eq!(of(&tiles, Activations::F32), 4);
+        tiles.machine.l2_bytes = 64 << 10;
+        assert_eq!(of(&tiles, Activations::F32), 8);
+    }
+
+    #[test]
+    fn what_was_measured_wins() {
+        let mut tiles = Tiles::default();
+        tiles.tuned.insert(shape(&[4096]), 8);
+        let of = |rows| tiles.row_tiles(&shape(&[rows]), Activations::Int8);
+        assert_eq!([of(4096), of(4097)], [8, 4]);
+    }
+}
