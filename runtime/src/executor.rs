@@ -7,6 +7,14 @@ use crate::exec_memory::KernelFn;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 use crate::pool::{Pool, Worker};
+use crate::step_clock::StepClock;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Pieces that a worker takes its range of a step in. More of them let workers end closer to each
+/// other, fewer keep each stream of weights longer.
+const PIECES: usize = 16;
 
 /// A program with every pointer resolved against one session's memory.
 pub(crate) struct Executor {
@@ -14,6 +22,8 @@ pub(crate) struct Executor {
     pointers: Vec<Address>,
     scalars: Vec<Scalar>,
     values: Vec<i64>,
+    /// For every step and worker: how many items of that worker's range have been taken.
+    taken: Vec<AtomicUsize>,
 }
 
 /// An address that workers share.
@@ -72,6 +82,7 @@ impl Executor {
             pointers: Vec::new(),
             scalars: Vec::new(),
             values: Vec::new(),
+            taken: Vec::new(),
         };
         for step in &program.steps {
             let (work, items) = match &step.work {
@@ -124,12 +135,13 @@ impl Executor {
         self.steps.len()
     }
 
-    /// Runs the whole program, or only the steps in `only`.
+    /// Runs the whole program, or only the steps in `only`; with a clock, worker 0 takes times.
     pub fn run(
         &mut self,
         pool: &Pool,
         extent: Extent,
-        only: std::ops::Range<usize>,
+        only: Range<usize>,
+        clock: Option<&StepClock>,
     ) -> Result<(), Error> {
         for (value, scalar) in self.values.iter_mut().zip(&self.scalars) {
             *value = match scalar {
@@ -140,27 +152,66 @@ impl Executor {
                 Scalar::Capacity => extent.capacity as i64,
             };
         }
+        self.taken
+            .resize_with(self.steps.len() * pool.threads(), AtomicUsize::default);
+        self.taken.iter_mut().for_each(|n| *n.get_mut() = 0);
         let this = &*self;
         pool.run(&|worker: Worker<'_>| {
+            let clock = clock.filter(|_| worker.index == 0);
             let mut phase = None;
-            for step in &this.steps[only.clone()] {
-                if phase.is_some_and(|p| p != step.phase) {
-                    worker.wait();
-                }
+            for index in only.clone() {
+                let step = &this.steps[index];
+                let meets = phase.is_some_and(|p| p != step.phase);
                 phase = Some(step.phase);
-                this.share(step, &worker, extent);
+                match clock {
+                    None => {
+                        if meets {
+                            worker.wait();
+                        }
+                        this.share(index, &worker, extent);
+                    }
+                    Some(clock) => {
+                        if meets {
+                            clock.wait(|| worker.wait());
+                        }
+                        clock.step(index, || this.share(index, &worker, extent));
+                    }
+                }
             }
         })
     }
 
-    /// This worker's share of a step.
-    fn share(&self, step: &ReadyStep, worker: &Worker<'_>, extent: Extent) {
-        let items = step.items.count(extent.tokens, extent.rows) as usize;
-        let range = worker.range(items, 1);
+    /// This worker's share of a step: its own range, piece by piece, then pieces of the ranges of
+    /// workers that are late. Results do not depend on who computes them.
+    fn share(&self, step: usize, worker: &Worker<'_>, extent: Extent) {
+        let items = self.steps[step].items;
+        let items = items.count(extent.tokens, extent.rows) as usize;
+        let own = worker.range(items, 1);
+        if own.len() < 2 * PIECES {
+            return self.call(step, own, worker, extent);
+        }
+        let piece = own.len() / PIECES;
+        for distance in 0..worker.count {
+            let index = (worker.index + distance) % worker.count;
+            let range = Worker { index, ..*worker }.range(items, 1);
+            let taken = &self.taken[step * worker.count + index];
+            loop {
+                let at = taken.fetch_add(piece, Ordering::Relaxed);
+                if at >= range.len() {
+                    break;
+                }
+                let first = range.start + at;
+                self.call(step, first..range.end.min(first + piece), worker, extent);
+            }
+        }
+    }
+
+    /// Computes some items of a step.
+    fn call(&self, step: usize, range: Range<usize>, worker: &Worker<'_>, extent: Extent) {
         if range.is_empty() {
             return;
         }
-        match &step.work {
+        match &self.steps[step].work {
             ReadyWork::Kernel {
                 entry,
                 first_pointer,

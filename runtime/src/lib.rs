@@ -9,6 +9,7 @@
 //! - [`aligned`]: zeroed memory for the executor's intermediate buffers.
 //! - [`kv_cache`]: keys and values of the tokens so far.
 //! - [`model`]: an artifact, opened; [`session`]: one sequence that it reads and continues.
+//! - [`step_clock`]: where the time of a run goes.
 //! - [`sampler`]: from logits to the next token.
 //! - [`tokenizer`], [`stream_decoder`] and [`tokenizer_config`]: text to token ids and back.
 //! - [`chat`]: a conversation to the prompt text the model was trained on.
@@ -23,6 +24,7 @@ pub mod model;
 pub mod pool;
 pub mod sampler;
 pub mod session;
+pub mod step_clock;
 pub mod stream_decoder;
 pub mod tokenizer;
 pub mod tokenizer_config;

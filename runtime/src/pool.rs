@@ -24,6 +24,10 @@ pub const MAX_THREADS: usize = 1024;
 /// about this long.
 const SPIN: Duration = Duration::from_micros(200);
 
+/// Pieces that a worker takes its range in. More of them let workers end closer to each other,
+/// fewer keep each stream of memory longer.
+const PIECES: usize = 16;
+
 /// What the workers run.
 type Task<'a> = dyn Fn(Worker<'_>) + Sync + 'a;
 
@@ -63,6 +67,36 @@ impl Worker<'_> {
                 .min(n)
         };
         first(self.index)..first(self.index + 1)
+    }
+
+    /// Calls `f` with this worker's range of `0..n`, piece by piece, then with pieces of the ranges
+    /// of workers that are late: a worker whose core does something else does not hold up the
+    /// others for longer than a piece takes. All calls of all workers together get each of `0..n`
+    /// once. Small ranges are not cut.
+    ///
+    /// `taken` is what workers tell each other by: one number a worker, all 0 to begin with.
+    pub fn share(&self, n: usize, taken: &[AtomicUsize], mut f: impl FnMut(Range<usize>)) {
+        let own = self.range(n, 1);
+        // All workers must decide alike, though their ranges may differ by one.
+        if n / self.count < 2 * PIECES {
+            if !own.is_empty() {
+                f(own);
+            }
+            return;
+        }
+        let piece = own.len() / PIECES;
+        for distance in 0..self.count {
+            let index = (self.index + distance) % self.count;
+            let range = Worker { index, ..*self }.range(n, 1);
+            loop {
+                let at = taken[index].fetch_add(piece, Ordering::Relaxed);
+                if at >= range.len() {
+                    break;
+                }
+                let first = range.start + at;
+                f(first..range.end.min(first + piece));
+            }
+        }
     }
 }
 

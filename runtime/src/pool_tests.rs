@@ -46,6 +46,51 @@ fn the_caller_is_worker_zero_and_the_others_stay_the_same_threads() {
 }
 
 #[test]
+fn shared_items_are_given_out_once() {
+    for threads in 1..4 {
+        let pool = Pool::new(threads).unwrap();
+        // Around the size from which ranges are cut, where they differ by one.
+        for n in (0..8).chain(60..100).chain([1000, 1001]) {
+            let taken: Vec<_> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            let calls: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(&|w| {
+                w.share(n, &taken, |range| {
+                    assert!(!range.is_empty());
+                    for i in range {
+                        calls[i].fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            })
+            .unwrap();
+            let once = calls.iter().all(|c| c.load(Ordering::Relaxed) == 1);
+            assert!(once, "{n} on {threads}");
+        }
+    }
+}
+
+#[test]
+fn a_late_worker_is_helped() {
+    let pool = Pool::new(2).unwrap();
+    let taken = [0, 0].map(AtomicUsize::new);
+    let helped = AtomicUsize::new(0);
+    pool.run(&|w| {
+        let late = w.index == 1;
+        w.share(1000, &taken, |range| {
+            if late {
+                // Until the other one has nothing left to take.
+                while taken[1].load(Ordering::Relaxed) < 500 {
+                    std::thread::yield_now();
+                }
+            } else if range.start >= 500 {
+                helped.fetch_add(range.len(), Ordering::Relaxed);
+            }
+        });
+    })
+    .unwrap();
+    assert!(helped.load(Ordering::Relaxed) >= 500 - 500 / 16);
+}
+
+#[test]
 fn workers_walk_steps_together() {
     const STEPS: usize = 200;
     let pool = Pool::new(3).unwrap();

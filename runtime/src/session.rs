@@ -8,6 +8,7 @@ use crate::executor::{Executor, Extent, Memory};
 use crate::kv_cache::{KvCache, LayerShape};
 use crate::model::Model;
 use crate::pool::Pool;
+use crate::step_clock::StepClock;
 
 /// A sequence being read and continued by a model.
 pub struct Session {
@@ -131,7 +132,7 @@ impl Session {
         let (chosen, extent) = self.prepare(ids, rows)?;
         let program = &mut self.programs[chosen];
         let all = 0..program.executor.len();
-        program.executor.run(&self.pool, extent, all)?;
+        program.executor.run(&self.pool, extent, all, None)?;
         self.position += ids.len();
         let first = program.logits / 4;
         Ok(&self.arena.as_f32()[first..][..rows.len() * self.vocab])
@@ -152,11 +153,25 @@ impl Session {
         let (chosen, extent) = self.prepare(ids, rows)?;
         for step in 0..self.programs[chosen].executor.len() {
             let executor = &mut self.programs[chosen].executor;
-            executor.run(&self.pool, extent, step..step + 1)?;
+            executor.run(&self.pool, extent, step..step + 1, None)?;
             observe(chosen, step, self.arena.as_slice());
         }
         self.position += ids.len();
         Ok(())
+    }
+
+    /// Reads tokens as [`Session::step`] does and adds to `clock` how long each step of the
+    /// program took; gives the number of the program.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub fn time(&mut self, ids: &[u32], rows: &[u32], clock: &StepClock) -> Result<usize, Error> {
+        let (chosen, extent) = self.prepare(ids, rows)?;
+        let executor = &mut self.programs[chosen].executor;
+        let all = 0..executor.len();
+        executor.run(&self.pool, extent, all, Some(clock))?;
+        self.position += ids.len();
+        Ok(chosen)
     }
 
     /// Checks the tokens, puts them where kernels read them, and picks the program.

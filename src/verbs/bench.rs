@@ -3,6 +3,7 @@
 mod measure;
 mod render;
 mod stats;
+mod steps;
 mod traffic;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::open::{self, ThreadArgs};
+use crate::ui;
 
 /// Measure the speed of an artifact on this machine
 ///
@@ -41,6 +43,9 @@ pub struct Args {
     /// Positions that are in the context before each test
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    /// Show where the time of a generated token goes, step by step, instead
+    #[arg(long, conflicts_with = "output")]
+    steps: bool,
     /// The form of the result
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -63,6 +68,7 @@ const EXAMPLES: &str = "\
 Examples:
   rabitc bench model.rbx
   rabitc bench model.rbx -p 0 -n 64 -r 20 --threads 1
+  rabitc bench model.rbx --steps -n 32
   rabitc bench model.rbx --depth 4096 --output json";
 
 /// Carries the verb out.
@@ -90,6 +96,9 @@ pub fn run(args: &Args) -> Result<()> {
         depth: args.depth,
         repetitions: args.repetitions,
     };
+    if args.steps {
+        return ui::print(&steps::table(&mut session, &plan)?);
+    }
     let samples = measure::measure(&mut session, &pool, &plan)?;
     let report = render::Report::new(&session, pool.threads(), &plan, &samples)?;
     match args.output {

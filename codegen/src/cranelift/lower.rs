@@ -95,9 +95,9 @@ impl Lower<'_> {
                 self.builder.def_var(self.vars[var.0 as usize], value);
             }
             Stmt::Store { ptr, offset, value } => self.store(*ptr, *offset, *value),
-            Stmt::Prefetch { ptr, offset } => {
+            Stmt::Prefetch { cache, ptr, offset } => {
                 let ptr = self.value(*ptr);
-                prefetch::mark(&mut self.builder, ptr, *offset);
+                prefetch::mark(&mut self.builder, *cache, ptr, *offset);
             }
             Stmt::For {
                 iv,

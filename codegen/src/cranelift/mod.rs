@@ -86,7 +86,7 @@ pub fn compile(kernel: &Kernel, level: Level, options: Options) -> Result<Object
     let mut code = compiled.code_buffer().to_vec();
     prefetch::rewrite(&mut code, compiled.buffer.traps(), level.arch()).map_err(failed)?;
     let asm = compiled.vcode.as_deref().unwrap_or_default();
-    let asm = prefetch::rewrite_text(asm, level.arch());
+    let asm = prefetch::rewrite_text(asm, compiled.buffer.traps(), level.arch());
     Ok(Object { code, ir, asm })
 }
 

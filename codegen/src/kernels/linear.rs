@@ -2,7 +2,14 @@
 
 use super::math::min_int;
 use super::{Float, Spec, Vectors};
-use crate::kir::{Builder, Elem, Kernel, MemType, Ty, Val, Var};
+use crate::kir::{Builder, Cache, Elem, Kernel, MemType, Ty, Val, Var};
+
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+/// The furthest that weights are fetched ahead.
+const FAR: i64 = 16 << 10;
+/// How far they are fetched ahead within a row.
+const NEAR: i64 = 2048;
 
 /// Form of a dense weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,8 +146,21 @@ impl Linear {
         let whole = d_in / lanes * lanes;
         let vector = b.vec(Elem::F32);
         let sums = self.sums(b, vector, rows * tokens);
-        if whole > 0 {
-            b.for_const(whole, lanes, |b, column| {
+        // A cache line of each row at a time, so that there is one prefetch for it.
+        let line = (LINE / self.weight.bytes()).max(lanes);
+        let lines = d_in / line * line;
+        if lines > 0 {
+            b.for_const(lines, line, |b, column| {
+                self.prefetch(b, weight, column, rows);
+                for part in 0..line / lanes {
+                    let column = b.add_imm(column, part * lanes);
+                    self.step(b, [weight, x, column], vector, &sums, rows);
+                }
+            });
+        }
+        if lines < whole {
+            let (start, end) = (b.int(lines), b.int(whole));
+            b.for_range(start, end, lanes, |b, column| {
                 self.step(b, [weight, x, column], vector, &sums, rows);
             });
         }
@@ -169,6 +189,19 @@ impl Linear {
             }
             let at = b.add_imm(out, (t * self.d_out * 4) as i64);
             b.store(at, (r * 4) as i32, y);
+        }
+    }
+
+    /// Asks for what is read next of the weight: the same place of the next rows, or, where these
+    /// are far away, more of the same ones.
+    fn prefetch(&self, b: &mut Builder, weight: Val, column: Val, rows: usize) {
+        let row_bytes = self.d_in as i64 * self.weight.bytes();
+        let next = rows as i64 * row_bytes;
+        let distance = if next <= FAR { next } else { NEAR };
+        let at = b.at(weight, column, self.weight.bytes());
+        for row in 0..rows as i64 {
+            let at = b.add_imm(at, row * row_bytes);
+            b.prefetch(Cache::L2, at, distance as i32);
         }
     }
 

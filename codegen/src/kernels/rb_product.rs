@@ -9,11 +9,12 @@
 use super::math::{max_int, min_int};
 use super::rb_tables::{BLOCK_INPUTS, TableShape, Tables};
 use super::{Float, Spec, Vectors, rb_block, rb_bytes, rb_floats, rb_rows};
-use crate::kir::{Builder, Kernel, Val};
+use crate::kir::{Builder, Cache, Kernel, Val};
 use rabitc_ir::layout::{SignLayout, TILE_BYTES, TILE_INPUTS};
 
-/// How far ahead of the current tile the signs are fetched.
-pub(super) const PREFETCH: i32 = 2048;
+/// How far ahead of the current tile the signs are fetched into each cache. The first level alone
+/// does not have enough requests under way to keep up with memory.
+const PREFETCH: [(Cache, i32); 2] = [(Cache::L1, 1024), (Cache::L2, 8192)];
 
 /// `out = Σ_i g_i ⊙ (B_i u_i) (+ residual)`; items: row blocks of all segments.
 pub struct RbProduct {
@@ -179,10 +180,12 @@ impl RbProduct {
         )
     }
 
-    /// Asks for the signs of the tiles that come [`PREFETCH`] bytes after these.
+    /// Asks for the signs that come some way after these.
     pub(super) fn prefetch(&self, b: &mut Builder, signs: Val) {
-        for line in 0..self.layout.row_tiles as i32 {
-            b.prefetch(signs, PREFETCH + line * TILE_BYTES as i32);
+        for (cache, distance) in PREFETCH {
+            for line in 0..self.layout.row_tiles as i32 {
+                b.prefetch(cache, signs, distance + line * TILE_BYTES as i32);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Writes kernels: one method an instruction, types inferred, loops as closures.
 
 use super::types::{
-    BinOp, Block, CmpOp, Elem, Inst, Kernel, MemType, Param, Stmt, Ty, UnOp, Val, Var,
+    BinOp, Block, Cache, CmpOp, Elem, Inst, Kernel, MemType, Param, Stmt, Ty, UnOp, Val, Var,
 };
 
 /// Builds one [`Kernel`].
@@ -350,8 +350,8 @@ impl Builder {
         self.push(Stmt::Store { ptr, offset, value });
     }
     /// Asks for a cache line.
-    pub fn prefetch(&mut self, ptr: Val, offset: i32) {
-        self.push(Stmt::Prefetch { ptr, offset });
+    pub fn prefetch(&mut self, cache: Cache, ptr: Val, offset: i32) {
+        self.push(Stmt::Prefetch { cache, ptr, offset });
     }
 
     /// `for iv in (start..end).step_by(step)`

@@ -29,5 +29,5 @@ mod typing;
 
 pub use builder::Builder;
 pub use types::{
-    BinOp, Block, CmpOp, Elem, Inst, Kernel, MemType, Param, Stmt, Ty, UnOp, Val, Var,
+    BinOp, Block, Cache, CmpOp, Elem, Inst, Kernel, MemType, Param, Stmt, Ty, UnOp, Val, Var,
 };

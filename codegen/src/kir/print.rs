@@ -19,7 +19,9 @@
 //! }
 //! ```
 
-use super::types::{BinOp, Block, CmpOp, Elem, Inst, Kernel, MemType, Stmt, Ty, UnOp, Val, Var};
+use super::types::{
+    BinOp, Block, Cache, CmpOp, Elem, Inst, Kernel, MemType, Stmt, Ty, UnOp, Val, Var,
+};
 use std::fmt::{self, Write};
 
 /// The text of a kernel; ends in a newline. Equal kernels have equal texts.
@@ -52,7 +54,13 @@ pub fn print_stmt(kernel: &Kernel, stmt: &Stmt) -> String {
         }
         Stmt::Set(var, v) => format!("{var} = {v}"),
         Stmt::Store { ptr, offset, value } => format!("store {}, {value}", address(*ptr, *offset)),
-        Stmt::Prefetch { ptr, offset } => format!("prefetch {}", address(*ptr, *offset)),
+        Stmt::Prefetch { cache, ptr, offset } => {
+            let cache = match cache {
+                Cache::L1 => "l1",
+                Cache::L2 => "l2",
+            };
+            format!("prefetch {cache} {}", address(*ptr, *offset))
+        }
         Stmt::For {
             iv,
             start,
@@ -271,7 +279,7 @@ mod tests {
         let sum = b.var(zero);
         b.for_range(begin, end, 4, |b, i| {
             let at = b.at(x, i, 2);
-            b.prefetch(at, -64);
+            b.prefetch(Cache::L1, at, -64);
             let ty = b.vec(Elem::F32);
             let v = b.load_as(ty, MemType::F16, at, 32);
             let s = b.get(sum);
@@ -309,7 +317,7 @@ mod tests {
             v7: i64 = int 2
             v8: i64 = mul v6, v7
             v9: i64 = add v0, v8
-            prefetch [v9 - 64]
+            prefetch l1 [v9 - 64]
             v10: f32x4 = load f16 [v9 + 32]
             v11: f32x4 = get $0
             v12: f32x4 = fma v10, v10, v11

@@ -258,6 +258,15 @@ pub enum Inst {
     },
 }
 
+/// A level of cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cache {
+    /// The first: for what is needed at once.
+    L1,
+    /// The second: for what is needed later. It has room for many more requests at a time.
+    L2,
+}
+
 /// A sequence of statements.
 pub type Block = Vec<Stmt>;
 
@@ -279,6 +288,8 @@ pub enum Stmt {
     },
     /// Asks for the cache line near address + offset; never faults, wherever that points.
     Prefetch {
+        /// How near to the core it is brought.
+        cache: Cache,
         /// Address.
         ptr: Val,
         /// Bytes added to it.

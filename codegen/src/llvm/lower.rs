@@ -83,7 +83,7 @@ impl Lower<'_> {
                 self.line(format_args!("store {ty} {value}, ptr %x{}", var.0));
             }
             Stmt::Store { ptr, offset, value } => self.store(*ptr, *offset, *value),
-            Stmt::Prefetch { ptr, offset } => self.prefetch(*ptr, *offset),
+            Stmt::Prefetch { cache, ptr, offset } => self.prefetch(*cache, *ptr, *offset),
             Stmt::For {
                 iv,
                 start,

@@ -2,7 +2,7 @@
 
 use super::lower::Lower;
 use super::text::{self, lanes_of, type_name};
-use crate::kir::{Elem, MemType, Ty, Val};
+use crate::kir::{Cache, Elem, MemType, Ty, Val};
 
 /// 2^112, the difference of the exponent biases of binary32 and binary16.
 const F16_SCALE: f32 = f32::from_bits((127 + 112) << 23);
@@ -41,10 +41,13 @@ impl Lower<'_> {
         self.line(format_args!("store {ty} {value}, ptr {at}, align 1"));
     }
 
-    /// Into all cache levels.
-    pub fn prefetch(&mut self, ptr: Val, offset: i32) {
+    pub fn prefetch(&mut self, cache: Cache, ptr: Val, offset: i32) {
         let at = self.address(ptr, offset);
-        let args = [("ptr", &*at), ("i32", "0"), ("i32", "3"), ("i32", "1")];
+        let locality = match cache {
+            Cache::L1 => "3",
+            Cache::L2 => "2",
+        };
+        let args = [("ptr", &*at), ("i32", "0"), ("i32", locality), ("i32", "1")];
         let call = self.call_text("void", "llvm.prefetch.p0", &args);
         self.line(call);
     }

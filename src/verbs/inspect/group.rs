@@ -92,6 +92,15 @@ fn alike(a: &Layer, b: &Layer) -> bool {
     *a == renamed
 }
 
+/// A name with a star for its number.
+pub fn pattern(node: &str) -> String {
+    let ((before, after), number) = split(node);
+    match number {
+        Some(_) => format!("{before}*{after}"),
+        None => before,
+    }
+}
+
 /// Splits a name at its first part that is a number.
 fn split(node: &str) -> ((String, String), Option<usize>) {
     let mut start = 0;

@@ -55,9 +55,9 @@ impl Share {
                     value: self.value(value),
                 }
             }
-            Stmt::Prefetch { ptr, offset } => {
+            Stmt::Prefetch { cache, ptr, offset } => {
                 let (ptr, offset) = self.known.address(self.value(ptr), offset);
-                Stmt::Prefetch { ptr, offset }
+                Stmt::Prefetch { cache, ptr, offset }
             }
             Stmt::For {
                 iv,

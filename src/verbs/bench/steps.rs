@@ -1,0 +1,136 @@
+//! Where the time of a generated token goes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rabitc_rbx::{Manifest, Step, Work};
+use rabitc_runtime::Session;
+use rabitc_runtime::step_clock::StepClock;
+
+use super::measure::Plan;
+use crate::ui::{self, Align, Table};
+use crate::verbs::inspect::group::pattern;
+
+/// Steps of one kind, added up.
+struct Part {
+    what: String,
+    launches: usize,
+    time: Duration,
+}
+
+/// Generates the tokens of `plan` and gives a table of where their time went.
+pub fn table(session: &mut Session, plan: &Plan) -> Result<String> {
+    let model = session.model().clone();
+    let manifest = model.manifest();
+    let most = manifest.programs.iter().map(|p| p.steps.len()).max();
+    let clock = StepClock::new(most.unwrap_or(0));
+    if plan.depth > 0 {
+        let ids: Vec<u32> = vec![0; plan.depth];
+        session.read(&ids, &mut |_| {})?;
+    }
+    session.step(&[0], &[0])?;
+    session.rewind(plan.depth);
+    let (start, mut program) = (Instant::now(), 0);
+    for _ in 0..plan.generate {
+        program = session.time(&[0], &[0], &clock)?;
+    }
+    let total = start.elapsed();
+    let times = clock.steps();
+    let steps = &manifest.programs[program].steps;
+    let mut parts = parts(manifest, steps, &times);
+    let busy: Duration = times.iter().sum();
+    for (what, time) in [
+        ("waiting for other threads", clock.waiting()),
+        (
+            "between steps",
+            total.saturating_sub(busy + clock.waiting()),
+        ),
+    ] {
+        parts.push(Part {
+            what: what.into(),
+            launches: 0,
+            time,
+        });
+    }
+    Ok(render(parts, total, plan.generate))
+}
+
+/// The steps by kind: the kernel's family and the node without its number.
+fn parts(manifest: &Manifest, steps: &[Step], times: &[Duration]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (step, time) in steps.iter().zip(times) {
+        let family = match &step.work {
+            Work::Kernel { kernel, .. } => family(&manifest.kernels[*kernel].name),
+            Work::Host(_) => "rope_table".into(),
+        };
+        let what = format!("{family}  {}", pattern(&step.node));
+        match parts.iter_mut().find(|p| p.what == what) {
+            Some(part) => {
+                part.launches += 1;
+                part.time += *time;
+            }
+            None => parts.push(Part {
+                what,
+                launches: 1,
+                time: *time,
+            }),
+        }
+    }
+    parts
+}
+
+/// The words of a kernel's name before its configuration.
+fn family(kernel: &str) -> String {
+    const FORMS: [&str; 6] = ["int8", "int16", "f32", "f16", "bf16", "i8"];
+    let configures = |w: &&str| !FORMS.contains(w) && !w.contains(|c: char| c.is_ascii_digit());
+    let words: Vec<_> = kernel.split('_').take_while(configures).collect();
+    words.join("_")
+}
+
+fn render(mut parts: Vec<Part>, total: Duration, tokens: usize) -> String {
+    parts.sort_by_key(|part| std::cmp::Reverse(part.time));
+    let mut table = Table::new(&[
+        ("step", Align::Left),
+        ("launches", Align::Right),
+        ("µs a token", Align::Right),
+        ("share", Align::Right),
+    ]);
+    let tokens = tokens.max(1) as f64;
+    for part in parts {
+        table.row([
+            part.what,
+            match part.launches {
+                0 => String::new(),
+                n => n.to_string(),
+            },
+            ui::digits(part.time.as_secs_f64() * 1e6 / tokens),
+            format!(
+                "{:.1}%",
+                100.0 * part.time.as_secs_f64() / total.as_secs_f64()
+            ),
+        ]);
+    }
+    let ms = total.as_secs_f64() * 1e3 / tokens;
+    format!(
+        "{table}\nOf {} ms a token, as the first thread spends them.\n",
+        ui::digits(ms)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::family;
+
+    #[test]
+    fn families_are_the_words_before_the_configuration() {
+        for (kernel, words) in [
+            ("rb_product_int16_f16_128x128_p2_r1_t1", "rb_product"),
+            ("attention_h4_kv2_d10_q40", "attention"),
+            ("rms_norm_bf16_d128", "rms_norm"),
+            ("gate_silu_d515", "gate_silu"),
+            ("add", "add"),
+        ] {
+            assert_eq!(family(kernel), words);
+        }
+    }
+}
