@@ -21,7 +21,7 @@ fn lookup_loop() -> Kernel {
     let sums: Vec<_> = (0..4).map(|_| b.var(zero)).collect();
     b.for_range(begin, end, 1, |b, i| {
         let (signs, tables) = (b.at(signs, i, 32), b.at(tables, i, 32));
-        b.prefetch(signs, 4096);
+        b.prefetch(rabitc_codegen::kir::Cache::L1, signs, 4096);
         let bytes = b.vec(Elem::I8);
         let table = [0, 16].map(|offset| b.load(bytes, tables, offset));
         for row in 0..2 {

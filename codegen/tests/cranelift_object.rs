@@ -25,12 +25,12 @@ fn prefetches_never_fault() {
         for base in nowhere {
             for offset in [0, 8, 13, -8, 8192, 1 << 20] {
                 let at = b.at(base, i, 64);
-                b.prefetch(at, offset);
-                b.prefetch(base, offset);
+                b.prefetch(rabitc_codegen::kir::Cache::L1, at, offset);
+                b.prefetch(rabitc_codegen::kir::Cache::L1, base, offset);
             }
         }
         let byte = b.load(Ty::scalar(Elem::I8), out, 0);
-        b.prefetch(out, 0);
+        b.prefetch(rabitc_codegen::kir::Cache::L1, out, 0);
         b.store(out, 1, byte);
     });
     let kernel = b.finish();

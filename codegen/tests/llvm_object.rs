@@ -120,10 +120,10 @@ fn prefetches_never_fault() {
         for base in nowhere {
             for offset in [0, 13, -8, 1 << 20] {
                 let at = b.at(base, i, 64);
-                b.prefetch(at, offset);
+                b.prefetch(rabitc_codegen::kir::Cache::L1, at, offset);
             }
         }
-        b.prefetch(out, 0);
+        b.prefetch(rabitc_codegen::kir::Cache::L1, out, 0);
     });
     let kernel = b.finish();
     for level in Level::ALL {

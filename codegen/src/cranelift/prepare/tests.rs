@@ -23,7 +23,7 @@ fn addresses_become_offsets() {
         let to = b.add_imm(to, 1 << 40);
         b.store(to, 0, v);
         let again = b.at(y, v, 16);
-        b.prefetch(again, 0);
+        b.prefetch(crate::kir::Cache::L1, again, 0);
     });
     insta::assert_snapshot!(text, @r"
     kernel k {
