@@ -179,11 +179,11 @@ fn other_statements() {
     let said = refusal(
         |b| {
             let x = b.float(1.0);
-            b.prefetch(x, 0)
+            b.prefetch(crate::kir::Cache::L1, x, 0)
         },
         |_| {},
     );
-    assert_eq!(said, "v0 is f32x4, not i64, in `prefetch [v0]`");
+    assert_eq!(said, "v0 is f32x4, not i64, in `prefetch l1 [v0]`");
     let said = refusal(
         |b| {
             let x = b.int_of(Ty::I32, 1);

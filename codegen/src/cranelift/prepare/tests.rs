@@ -44,7 +44,7 @@ fn addresses_become_offsets() {
       v10: i64 = int 1099511627776
       v11: i64 = add v9, v10
       store [v11], v6
-      prefetch [v9]
+      prefetch l1 [v9]
     }
     ");
 }
