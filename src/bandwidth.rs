@@ -35,11 +35,7 @@ impl Bandwidth {
     /// # Errors
     /// Memory that the system does not grant.
     pub fn new(pool: &Arc<Pool>) -> Result<Bandwidth> {
-        let cache = last_cache(Path::new("/sys/devices/system/cpu/cpu0/cache"));
-        let total = cache.map_or(MOST, |bytes| {
-            bytes.saturating_mul(CACHES).clamp(LEAST, MOST)
-        });
-        let each = (total / pool.threads()).next_multiple_of(BLOCK);
+        let each = (more_than_caches() / pool.threads()).next_multiple_of(BLOCK);
         let map = |_| -> Result<Mutex<MmapMut>> {
             let map = MmapMut::map_anon(each).context("memory to measure the bandwidth with")?;
             // Larger pages take translation out of the measurement; without them it still works.
@@ -76,6 +72,15 @@ impl Bandwidth {
         }
         Ok(read as f64 / start.elapsed().as_secs_f64())
     }
+}
+
+/// So many bytes that little of them is still in the caches when they are read again, from 256 MiB
+/// to 1 GiB.
+pub fn more_than_caches() -> usize {
+    let cache = last_cache(Path::new("/sys/devices/system/cpu/cpu0/cache"));
+    cache.map_or(MOST, |bytes| {
+        bytes.saturating_mul(CACHES).clamp(LEAST, MOST)
+    })
 }
 
 /// Adds up `bytes` as 64-bit integers; what is left of a block at the end is not read.

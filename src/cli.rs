@@ -33,6 +33,7 @@ pub enum Verb {
     Inspect(verbs::inspect::Args),
     Verify(verbs::verify::Args),
     Bench(verbs::bench::Args),
+    Tune(verbs::tune::Args),
     Synth(verbs::synth::Args),
 }
 
@@ -47,6 +48,7 @@ impl Verb {
             Verb::Inspect(args) => verbs::inspect::run(&args),
             Verb::Verify(args) => verbs::verify::run(&args),
             Verb::Bench(args) => verbs::bench::run(&args),
+            Verb::Tune(args) => verbs::tune::run(&args),
             Verb::Synth(args) => verbs::synth::run(&args),
         }
     }

@@ -1,6 +1,5 @@
 //! The `rabitc` command: one file a verb under `verbs/`.
 
-mod bandwidth;
 mod cli;
 mod open;
 mod ui;
@@ -9,6 +8,7 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rabitc::bandwidth;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

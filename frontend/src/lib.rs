@@ -30,4 +30,4 @@ pub use config::{ConfigError, ModelConfig};
 pub use error::Error;
 pub use family::{Family, architectures};
 pub use lower::{BufferPrecision, LowerOptions, Lowered, ModelInfo, lower, read_config};
-pub use synth::{SynthOptions, synth};
+pub use synth::{SynthOptions, graph_of_config, synth};

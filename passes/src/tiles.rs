@@ -2,11 +2,11 @@
 //!
 //! More tiles mean more rows for every table that is read, up to the registers that hold their
 //! sums; fewer mean more blocks to share out among threads. What was measured on a machine decides;
-//! without that, a heuristic from the vectors and the caches does.
+//! without that, a heuristic from the vectors does.
 
 use std::collections::BTreeMap;
 
-use rabitc_ir::layout::{TILE_INPUTS, TILE_ROWS};
+use rabitc_ir::layout::TILE_ROWS;
 use rabitc_ir::ops::residual_binary::Activations;
 
 /// Row blocks that a layer should have at least, so that threads end at nearly the same time.
@@ -19,8 +19,6 @@ pub struct Machine {
     pub vector_bytes: usize,
     /// Whether bytes are permuted over a whole vector of 64: one vector of sums a tile and byte.
     pub permute: bool,
-    /// Bytes of the cache that a core has for itself.
-    pub l2_bytes: usize,
 }
 
 impl Default for Machine {
@@ -28,7 +26,6 @@ impl Default for Machine {
         Machine {
             vector_bytes: 16,
             permute: false,
-            l2_bytes: 1 << 20,
         }
     }
 }
@@ -62,7 +59,7 @@ impl Tiles {
             return *tiles;
         }
         let rows: usize = shape.segments.iter().sum();
-        let most = self.machine.most(shape.d_in, activations);
+        let most = self.machine.most(activations);
         let choices = [8, 4, 2].into_iter().filter(|t| *t <= most);
         choices
             .into_iter()
@@ -72,23 +69,15 @@ impl Tiles {
 }
 
 impl Machine {
-    /// Row tiles whose sums registers hold; twice as many where the tables of a path do not stay
-    /// in the core's cache and must be read from further away.
-    fn most(&self, d_in: usize, activations: Activations) -> usize {
-        let planes = match activations {
-            Activations::Int8 | Activations::Unset => 1,
-            Activations::Int16 => 2,
-            Activations::F32 => 4,
-        };
-        if !self.permute {
-            // Two registers of 16-bit sums a tile and byte, or four of f32 sums a tile.
-            return if planes == 1 { 4 } else { 2 };
-        }
-        let table_bytes = d_in.next_multiple_of(TILE_INPUTS) * 4 * planes;
-        if table_bytes > self.l2_bytes / 2 {
-            8
-        } else {
-            4
+    /// Row tiles whose sums registers hold. Where whole vectors are permuted, sums are few; then
+    /// the tables count, which take four times as long to read again in f32 as in int8. The sizes
+    /// of the caches do not tell good choices from bad ones.
+    fn most(&self, activations: Activations) -> usize {
+        match (self.permute, activations) {
+            (true, Activations::F32) => 8,
+            (true, _) => 4,
+            (false, Activations::Int8 | Activations::Unset) => 4,
+            (false, Activations::Int16 | Activations::F32) => 2,
         }
     }
 }
@@ -117,14 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn registers_and_caches_bound_the_choice() {
+    fn vectors_bound_the_choice() {
         let mut tiles = Tiles::default();
         let of = |tiles: &Tiles, a| tiles.row_tiles(&shape(&[65536]), a);
         assert_eq!(of(&tiles, Activations::F32), 2);
         tiles.machine.permute = true;
-        assert_eq!(of(&tiles, Activations::F32), 4);
-        tiles.machine.l2_bytes = 64 << 10;
         assert_eq!(of(&tiles, Activations::F32), 8);
+        assert_eq!(of(&tiles, Activations::Int16), 4);
     }
 
     #[test]

@@ -10,11 +10,7 @@ use crate::pool::{Pool, Worker};
 use crate::step_clock::StepClock;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Pieces that a worker takes its range of a step in. More of them let workers end closer to each
-/// other, fewer keep each stream of weights longer.
-const PIECES: usize = 16;
+use std::sync::atomic::AtomicUsize;
 
 /// A program with every pointer resolved against one session's memory.
 pub(crate) struct Executor {
@@ -181,36 +177,18 @@ impl Executor {
         })
     }
 
-    /// This worker's share of a step: its own range, piece by piece, then pieces of the ranges of
-    /// workers that are late. Results do not depend on who computes them.
+    /// This worker's share of a step. Results do not depend on who computes them.
     fn share(&self, step: usize, worker: &Worker<'_>, extent: Extent) {
         let items = self.steps[step].items;
         let items = items.count(extent.tokens, extent.rows) as usize;
-        let own = worker.range(items, 1);
-        if own.len() < 2 * PIECES {
-            return self.call(step, own, worker, extent);
-        }
-        let piece = own.len() / PIECES;
-        for distance in 0..worker.count {
-            let index = (worker.index + distance) % worker.count;
-            let range = Worker { index, ..*worker }.range(items, 1);
-            let taken = &self.taken[step * worker.count + index];
-            loop {
-                let at = taken.fetch_add(piece, Ordering::Relaxed);
-                if at >= range.len() {
-                    break;
-                }
-                let first = range.start + at;
-                self.call(step, first..range.end.min(first + piece), worker, extent);
-            }
-        }
+        let taken = &self.taken[step * worker.count..][..worker.count];
+        worker.share(items, taken, |range| {
+            self.call(step, range, worker, extent);
+        });
     }
 
     /// Computes some items of a step.
     fn call(&self, step: usize, range: Range<usize>, worker: &Worker<'_>, extent: Extent) {
-        if range.is_empty() {
-            return;
-        }
         match &self.steps[step].work {
             ReadyWork::Kernel {
                 entry,

@@ -35,6 +35,15 @@ pub enum BackendChoice {
 }
 
 impl BackendChoice {
+    /// The choice by its word on the command line; any other word is `auto`.
+    pub fn parse(word: &str) -> BackendChoice {
+        match word {
+            "cranelift" => BackendChoice::Cranelift,
+            "llvm" => BackendChoice::Llvm,
+            _ => BackendChoice::Auto,
+        }
+    }
+
     /// The code generator.
     ///
     /// # Errors

@@ -13,10 +13,6 @@ pub fn machine(backend: &dyn Backend, levels: &[Level]) -> Machine {
     Machine {
         vector_bytes: least.map_or(default.vector_bytes, |v| v.bytes),
         permute: least.is_some_and(|v| v.permute),
-        l2_bytes: match levels.iter().any(|level| Some(*level) == Level::native()) {
-            true => l2_bytes().unwrap_or(default.l2_bytes),
-            false => default.l2_bytes,
-        },
     }
 }
 
@@ -27,12 +23,4 @@ pub fn activations(machine: &Machine) -> Activations {
         true => Activations::Int16,
         false => Activations::Int8,
     }
-}
-
-/// The second-level cache of this machine's first core, where the system says.
-fn l2_bytes() -> Option<usize> {
-    let path = "/sys/devices/system/cpu/cpu0/cache/index2/size";
-    let text = std::fs::read_to_string(path).ok()?;
-    let kib: usize = text.trim().strip_suffix('K')?.parse().ok()?;
-    kib.checked_mul(1 << 10)
 }

@@ -3,20 +3,26 @@
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use rabitc_codegen::backend::Backend;
 use rabitc_frontend::{BufferPrecision, LowerOptions};
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
-use rabitc_passes::tiles::Tiles;
+use rabitc_passes::tiles::{LayerShape, Tiles};
 use rabitc_passes::{HeadForm, Pattern};
+use rabitc_rbx::Level;
+use rabitc_runtime::topology;
 
 use rabitc::compile::code::BackendChoice;
 use rabitc::compile::emit::Emit;
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
+use rabitc::tune::cache::{self, Cache};
+use rabitc::tune::choose;
+use rabitc::tune::host::{self, Host};
 
 use crate::ui;
 
@@ -68,6 +74,10 @@ pub struct Args {
     /// llvm where this program was built with it
     #[arg(long, default_value = "auto", value_parser = ["auto", "cranelift", "llvm"])]
     backend: String,
+    /// Use the tiles that `rabitc tune` measured on this machine; layers that were not measured get
+    /// the heuristic's. FILE is a cache other than tune's default
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    tuned: Option<Option<PathBuf>>,
     /// Fewer positions than the model was made for, to save memory when it runs
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -90,6 +100,7 @@ Examples:
   rabitc compile models/books-1m -o books.rbx
   rabitc compile Llama-3.2-1B -o llama.rbx --paths 3 --lm-head int8
   rabitc compile Qwen3-0.6B -o dense.rbx --keep-dense --activations f32
+  rabitc compile Qwen3-0.6B -o fast.rbx --tuned
   rabitc compile models/books-1m --emit ir-after=fuse-paths
   rabitc compile models/books-1m --emit asm:kernels.s,kir:kernels.kir";
 
@@ -127,9 +138,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.output.is_none() {
         return Ok(());
     }
+    let tuned = &options.passes.tiles.tuned;
     match args.json {
-        true => ui::print_json(&report::json(&summary)),
-        false => ui::print(&report::table(&summary)),
+        true => ui::print_json(&report::json(&summary, tuned)),
+        false => ui::print(&report::table(&summary, tuned)),
     }
 }
 
@@ -140,11 +152,7 @@ fn options(args: &Args) -> Result<Options> {
             iters: args.init_iters,
         },
     };
-    let backend = match args.backend.as_str() {
-        "cranelift" => BackendChoice::Cranelift,
-        "llvm" => BackendChoice::Llvm,
-        _ => BackendChoice::Auto,
-    };
+    let backend = BackendChoice::parse(&args.backend);
     let levels = compile::parse_targets(&args.target)?;
     let machine = machine::machine(&*backend.backend()?, &levels);
     let activations = match args.activations.as_str() {
@@ -152,6 +160,10 @@ fn options(args: &Args) -> Result<Options> {
         "int16" => Activations::Int16,
         "int8" => Activations::Int8,
         _ => machine::activations(&machine),
+    };
+    let tuned = match &args.tuned {
+        Some(file) => tuned(file.as_deref(), &*backend.backend()?, &levels, activations)?,
+        None => BTreeMap::new(),
     };
     Ok(Options {
         checkpoint: args.checkpoint.clone(),
@@ -168,10 +180,7 @@ fn options(args: &Args) -> Result<Options> {
                 .collect(),
             head: args.lm_head.unwrap_or(HeadForm::AsStored),
             activations,
-            tiles: Tiles {
-                machine,
-                ..Tiles::default()
-            },
+            tiles: Tiles { machine, tuned },
         },
         init,
         lower: LowerOptions {
@@ -185,6 +194,40 @@ fn options(args: &Args) -> Result<Options> {
         emit: args.emit.clone(),
         record: record(args),
     })
+}
+
+/// The tiles that were measured here for the best of the targets that this machine runs.
+fn tuned(
+    file: Option<&Path>,
+    backend: &dyn Backend,
+    levels: &[Level],
+    activations: Activations,
+) -> Result<BTreeMap<LayerShape, usize>> {
+    let level = levels
+        .iter()
+        .copied()
+        .filter(|level| host::runs(*level))
+        .max();
+    let Some(level) = level else {
+        bail!("--tuned: this machine runs none of the targets");
+    };
+    let path = match file {
+        Some(path) => path.to_owned(),
+        None => cache::default_path().context("--tuned")?,
+    };
+    let cache = Cache::load_or_new(&path)?;
+    let host = Host::new(backend, level, activations, topology::default_threads())?;
+    let tiles = choose::tiles(&cache, &host);
+    if tiles.is_empty() {
+        bail!(
+            "--tuned: {} has no times of {} code for {level} with {} activations by this version \
+             on this processor: run `rabitc tune` first",
+            path.display(),
+            backend.name(),
+            activations.name(),
+        );
+    }
+    Ok(tiles)
 }
 
 /// The options that matter to the result; paths of this machine do not.
@@ -202,6 +245,12 @@ fn record(args: &Args) -> BTreeMap<String, String> {
             _ => format!("iterative {}", args.init_iters),
         },
     );
+    let tiles = if args.tuned.is_some() {
+        "tuned"
+    } else {
+        "heuristic"
+    };
+    put("tiles", tiles.into());
     put("rope_precision", args.rope_precision.clone());
     if !args.keep_dense_layers.is_empty() {
         put("keep_dense_layers", args.keep_dense_layers.join(" "));

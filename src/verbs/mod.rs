@@ -7,4 +7,5 @@ pub mod inspect;
 pub mod logits;
 pub mod run;
 pub mod synth;
+pub mod tune;
 pub mod verify;

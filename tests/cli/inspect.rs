@@ -21,7 +21,7 @@ fn the_overview_names_everything() {
         "| residual-binary ",
         "| 128 × 384 ",
         "| lm_head ",
-        "| rb_product_int8_",
+        "| rb_product_int",
     ] {
         let words = match cfg!(target_arch = "x86_64") {
             true => words,

@@ -10,13 +10,14 @@ mod logits;
 mod run;
 mod run_chat;
 mod synth;
+mod tune;
 
 use std::process::{Command, Stdio};
 
 use common::{arg, books, misused, rabitc, refuses};
 
-const VERBS: [&str; 8] = [
-    "compile", "run", "eval", "logits", "inspect", "verify", "bench", "synth",
+const VERBS: [&str; 9] = [
+    "compile", "run", "eval", "logits", "inspect", "verify", "bench", "tune", "synth",
 ];
 
 #[test]

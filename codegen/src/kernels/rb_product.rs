@@ -12,9 +12,10 @@ use super::{Float, Spec, Vectors, rb_block, rb_bytes, rb_floats, rb_rows};
 use crate::kir::{Builder, Cache, Kernel, Val};
 use rabitc_ir::layout::{SignLayout, TILE_BYTES, TILE_INPUTS};
 
-/// How far ahead of the current tile the signs are fetched into each cache. The first level alone
-/// does not have enough requests under way to keep up with memory.
-const PREFETCH: [(Cache, i32); 2] = [(Cache::L1, 1024), (Cache::L2, 8192)];
+/// How far ahead of the current tile the signs are fetched into each cache: at least so many bytes,
+/// and so many steps of the loop over tiles. The first level alone does not have enough requests
+/// under way to keep up with memory.
+const PREFETCH: [(Cache, usize, usize); 2] = [(Cache::L1, 512, 2), (Cache::L2, 4096, 16)];
 
 /// `out = Σ_i g_i ⊙ (B_i u_i) (+ residual)`; items: row blocks of all segments.
 pub struct RbProduct {
@@ -182,9 +183,11 @@ impl RbProduct {
 
     /// Asks for the signs that come some way after these.
     pub(super) fn prefetch(&self, b: &mut Builder, signs: Val) {
-        for (cache, distance) in PREFETCH {
-            for line in 0..self.layout.row_tiles as i32 {
-                b.prefetch(cache, signs, distance + line * TILE_BYTES as i32);
+        let step = self.layout.row_tiles * TILE_BYTES;
+        for (cache, bytes, steps) in PREFETCH {
+            let distance = bytes.max(steps * step);
+            for line in (0..step).step_by(TILE_BYTES) {
+                b.prefetch(cache, signs, (distance + line) as i32);
             }
         }
     }

@@ -11,6 +11,8 @@ mod write;
 
 use std::path::Path;
 
+use rabitc_ir::Graph;
+
 use crate::checkpoint::side::{CONFIG_LIMIT, read_limited};
 use crate::config::ModelConfig;
 use crate::error::Error;
@@ -79,10 +81,25 @@ pub fn synth(
         let what = format!("{} paths: 1 to {MAX_PATHS} are possible", options.paths);
         return Err(Error::Option(what));
     }
-    let text = read_limited(config, CONFIG_LIMIT)?;
-    let model = ModelConfig::parse(&text).map_err(Error::config(config))?;
+    let (text, model) = read(config)?;
     let plan = plan::plan(&model, options)?;
     write::write(&plan, &text, out, options, progress)
+}
+
+/// The graph of a dense checkpoint of the architecture that the file `config` describes, as
+/// [`crate::lower()`] would build it from one: for what needs a model's shapes and no weights.
+///
+/// # Errors
+/// A file that cannot be read, or a configuration that is refused.
+pub fn graph_of_config(config: &Path) -> Result<Graph, Error> {
+    plan::graph(&read(config)?.1)
+}
+
+/// The text of a configuration, and what it says.
+fn read(config: &Path) -> Result<(String, ModelConfig), Error> {
+    let text = read_limited(config, CONFIG_LIMIT)?;
+    let model = ModelConfig::parse(&text).map_err(Error::config(config))?;
+    Ok((text, model))
 }
 
 #[cfg(test)]

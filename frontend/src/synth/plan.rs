@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use rabitc_ir::DType;
+use rabitc_ir::{DType, Graph};
 use safetensors::Dtype;
 
 use super::SynthOptions;
@@ -28,15 +28,15 @@ pub(super) struct Planned {
 
 /// All tensors of a checkpoint, in the order in which the model reads them.
 pub(super) fn plan(model: &ModelConfig, options: &SynthOptions) -> Result<Vec<Planned>, Error> {
-    let mut recorder = Recorder {
-        packed: options.packed.then_some(options.paths),
-        tied: model.tie_word_embeddings,
-        std: model.initializer_range,
-        seen: HashSet::new(),
-        tensors: Vec::new(),
-    };
+    let mut recorder = Recorder::new(model, options);
     lower::build(model, &mut recorder, BufferPrecision::default())?;
     Ok(recorder.tensors)
+}
+
+/// The graph of a dense checkpoint of a configuration.
+pub(super) fn graph(model: &ModelConfig) -> Result<Graph, Error> {
+    let mut recorder = Recorder::new(model, &SynthOptions::default());
+    lower::build(model, &mut recorder, BufferPrecision::default())
 }
 
 struct Recorder {
@@ -48,6 +48,16 @@ struct Recorder {
 }
 
 impl Recorder {
+    fn new(model: &ModelConfig, options: &SynthOptions) -> Recorder {
+        Recorder {
+            packed: options.packed.then_some(options.paths),
+            tied: model.tie_word_embeddings,
+            std: model.initializer_range,
+            seen: HashSet::new(),
+            tensors: Vec::new(),
+        }
+    }
+
     fn fill(&self, name: &str, shape: &[usize], role: Role) -> Fill {
         let width = shape.last().copied().unwrap_or(1);
         match role {

@@ -36,6 +36,11 @@ fn every_family_can_be_made_and_lowered() {
             assert_eq!(checkpoint.total_bytes(), report.bytes);
             let lowered = lower(&checkpoint, &LowerOptions::default()).unwrap();
             rabitc_ir::verify::verify(&lowered.graph).unwrap();
+            if !options.packed {
+                let graph = graph_of_config(&config(family)).unwrap();
+                let print = rabitc_ir::text::print;
+                assert_eq!(print(&graph), print(&lowered.graph));
+            }
             for name in checkpoint.names() {
                 checkpoint.load(name).unwrap();
             }

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use rabitc::compile::Summary;
+use rabitc::tune::shapes::of_artifact;
+use rabitc_passes::tiles::LayerShape;
 use rabitc_rbx::Layer;
 use serde_json::json;
 
 use crate::ui::{Align, Table, size};
 use crate::verbs::inspect::group::group;
 
+/// Tiles by shape, as they were measured.
+type Tuned = BTreeMap<LayerShape, usize>;
+
 /// Layers, shapes, bits per weight, kernels, sizes and times.
-pub fn table(summary: &Summary) -> String {
+pub fn table(summary: &Summary, tuned: &Tuned) -> String {
     let mut table = Table::new(&[
         ("layers", Align::Left),
         ("form", Align::Left),
@@ -35,13 +40,30 @@ pub fn table(summary: &Summary) -> String {
     let levels = summary.manifest.targets.iter().map(|t| t.level.name());
     let times = summary.times.iter();
     let times = times.map(|(name, t)| format!("{name} {:.2} s", t.as_secs_f64()));
+    let tiles = match tuned.is_empty() {
+        true => String::new(),
+        false => {
+            let [measured, other] = origins(summary, tuned);
+            format!("tiles: {measured} layers as measured, {other} by the heuristic\n")
+        }
+    };
     format!(
-        "{table}\ncheckpoint {}, artifact {}; code for {}\n{}\n",
+        "{table}\ncheckpoint {}, artifact {}; code for {}\n{tiles}{}\n",
         size(summary.source_bytes),
         size(summary.output_bytes),
         levels.collect::<Vec<_>>().join(", "),
         times.collect::<Vec<_>>().join(", "),
     )
+}
+
+/// How many residual-binary layers have tiles as measured, and by the heuristic.
+fn origins(summary: &Summary, tuned: &Tuned) -> [usize; 2] {
+    let mut counts = [0, 0];
+    let activations = summary.manifest.activations.parse();
+    for demand in activations.map_or(Vec::new(), |a| of_artifact(&summary.manifest, a)) {
+        counts[usize::from(!tuned.contains_key(&demand.shape))] += demand.layers;
+    }
+    counts
 }
 
 fn form(layer: &Layer) -> String {
@@ -63,7 +85,8 @@ fn bits(layer: &Layer) -> f64 {
 }
 
 /// The same for scripts.
-pub fn json(summary: &Summary) -> serde_json::Value {
+pub fn json(summary: &Summary, tuned: &Tuned) -> serde_json::Value {
+    let [measured, heuristic] = origins(summary, tuned);
     let times = summary.times.iter().map(|(n, t)| (*n, t.as_secs_f64()));
     json!({
         "source_bytes": summary.source_bytes,
@@ -72,5 +95,6 @@ pub fn json(summary: &Summary) -> serde_json::Value {
         "model": summary.manifest.model,
         "layers": summary.manifest.layers,
         "targets": summary.manifest.targets,
+        "tiles": {"tuned": measured, "heuristic": heuristic},
     })
 }
