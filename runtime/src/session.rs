@@ -1,37 +1,33 @@
-//! One sequence: a key/value cache, an arena, and the programs that run on them.
+//! One sequence that a model reads and continues, wherever the model runs.
 
 use std::sync::Arc;
 
-use crate::aligned::AlignedBytes;
+use crate::cpu_engine::CpuEngine;
+#[cfg(feature = "cuda")]
+use crate::cuda::session::CudaSession;
 use crate::error::Error;
-use crate::executor::{Executor, Extent, Memory};
-use crate::kv_cache::{KvCache, LayerShape};
 use crate::model::Model;
 use crate::pool::Pool;
 
 /// A sequence being read and continued by a model.
 pub struct Session {
-    // Dropped first: it points into everything below.
-    programs: Vec<ReadyProgram>,
-    arena: AlignedBytes,
-    ids: AlignedBytes,
-    rows: AlignedBytes,
-    cache: KvCache,
-    pool: Arc<Pool>,
+    // Dropped first: it points into the model.
+    engine: Engine,
     context: usize,
     position: usize,
     vocab: usize,
     model: Arc<Model>,
 }
 
-struct ReadyProgram {
-    executor: Executor,
-    max_tokens: usize,
-    logits: usize,
+enum Engine {
+    Cpu(Box<CpuEngine>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<CudaSession>),
 }
 
 impl Session {
-    /// A session with room for `context` positions.
+    /// A session with room for `context` positions, on the device of the model. On a GPU, the
+    /// pool's threads are not used.
     ///
     /// # Errors
     /// A context beyond the model's, or memory that the system does not grant.
@@ -41,46 +37,10 @@ impl Session {
         if context == 0 || context > limit {
             return Err(Error::Context { context, limit });
         }
-        let shape = LayerShape {
-            n_kv_heads: manifest.model.n_kv_heads,
-            head_dim: manifest.model.head_dim,
-        };
-        let programs = &manifest.programs;
-        let arena_bytes = programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
-        let most = programs.iter().map(|p| p.max_tokens).max().unwrap_or(0);
-        if most == 0 {
-            let reason = "has no program".to_string();
-            return Err(Error::Plan { reason });
-        }
-        let mut arena = AlignedBytes::zeroed(arena_bytes, "the arena")?;
-        let mut ids = AlignedBytes::zeroed(most.saturating_mul(4), "token ids")?;
-        let mut rows = AlignedBytes::zeroed(most.saturating_mul(4), "row indices")?;
-        let mut cache = KvCache::new(&vec![shape; manifest.model.n_layers], context)?;
-        let mut memory = Memory {
-            model: &model,
-            arena: arena.as_mut_ptr(),
-            ids: ids.as_mut_ptr(),
-            rows: rows.as_mut_ptr(),
-            cache: &mut cache,
-        };
-        let programs = programs
-            .iter()
-            .map(|p| {
-                Ok(ReadyProgram {
-                    executor: Executor::new(p, &mut memory)?,
-                    max_tokens: p.max_tokens,
-                    logits: p.logits,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+        let engine = Engine::new(&model, pool, context)?;
         Ok(Session {
             vocab: manifest.model.vocab_size,
-            programs,
-            arena,
-            ids,
-            rows,
-            cache,
-            pool,
+            engine,
             context,
             position: 0,
             model,
@@ -104,16 +64,20 @@ impl Session {
 
     /// Bytes of the key/value cache.
     pub fn cache_bytes(&self) -> usize {
-        self.cache.bytes()
+        match &self.engine {
+            Engine::Cpu(engine) => engine.cache_bytes(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.cache_bytes(),
+        }
     }
 
     /// Tokens that one step takes at most.
     pub fn max_tokens(&self) -> usize {
-        self.programs
-            .iter()
-            .map(|p| p.max_tokens)
-            .max()
-            .unwrap_or(0)
+        match &self.engine {
+            Engine::Cpu(engine) => engine.max_tokens(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.max_tokens(),
+        }
     }
 
     /// Forgets everything after `position`.
@@ -128,13 +92,15 @@ impl Session {
     /// # Errors
     /// Ids outside the vocabulary, too many tokens, or a full context; nothing is read then.
     pub fn step(&mut self, ids: &[u32], rows: &[u32]) -> Result<&[f32], Error> {
-        let (chosen, extent) = self.prepare(ids, rows)?;
-        let program = &mut self.programs[chosen];
-        let all = 0..program.executor.len();
-        program.executor.run(&self.pool, extent, all)?;
+        let program = self.program(ids, rows)?;
+        let position = self.position;
+        let logits = match &mut self.engine {
+            Engine::Cpu(engine) => engine.step(program, ids, rows, position)?,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.step(program, ids, rows, position)?,
+        };
         self.position += ids.len();
-        let first = program.logits / 4;
-        Ok(&self.arena.as_f32()[first..][..rows.len() * self.vocab])
+        Ok(logits)
     }
 
     /// Reads tokens as [`Session::step`] does, one launch at a time: `observe` sees the number of
@@ -149,44 +115,59 @@ impl Session {
         rows: &[u32],
         observe: &mut dyn FnMut(usize, usize, &[u8]),
     ) -> Result<(), Error> {
-        let (chosen, extent) = self.prepare(ids, rows)?;
-        for step in 0..self.programs[chosen].executor.len() {
-            let executor = &mut self.programs[chosen].executor;
-            executor.run(&self.pool, extent, step..step + 1)?;
-            observe(chosen, step, self.arena.as_slice());
+        let program = self.program(ids, rows)?;
+        let position = self.position;
+        match &mut self.engine {
+            Engine::Cpu(engine) => engine.trace(program, ids, rows, position, observe)?,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.trace(program, ids, rows, position, observe)?,
         }
         self.position += ids.len();
         Ok(())
     }
 
-    /// Checks the tokens, puts them where kernels read them, and picks the program.
-    fn prepare(&mut self, ids: &[u32], rows: &[u32]) -> Result<(usize, Extent), Error> {
+    /// Reads `id`, then the most probable token after it, and so on, `count` tokens in all or as
+    /// many as the device does at once, without the caller in between; gives the chosen tokens.
+    /// `None` where the device has no such thing: [`Session::step`] does.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub fn greedy(&mut self, id: u32, count: usize) -> Option<Result<Vec<u32>, Error>> {
+        match &mut self.engine {
+            Engine::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Some(self.greedy_on_device(id, count)),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn greedy_on_device(&mut self, id: u32, count: usize) -> Result<Vec<u32>, Error> {
+        self.check(&[id], &[0])?;
+        self.check_room(count)?;
+        let position = self.position;
+        let Engine::Cuda(session) = &mut self.engine else {
+            return Ok(Vec::new());
+        };
+        let chosen = session.greedy(id, count, position)?;
+        self.position += chosen.len();
+        Ok(chosen)
+    }
+
+    /// Checks the tokens and picks the program.
+    fn program(&self, ids: &[u32], rows: &[u32]) -> Result<usize, Error> {
         self.check(ids, rows)?;
-        let chosen = self
-            .programs
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.max_tokens >= ids.len())
-            .min_by_key(|(_, p)| p.max_tokens)
-            .map(|(i, _)| i);
-        let Some(chosen) = chosen else {
-            return Err(Error::Step {
-                reason: format!(
-                    "{} tokens at once, the most is {}",
-                    ids.len(),
-                    self.max_tokens()
-                ),
-            });
+        let chosen = match &self.engine {
+            Engine::Cpu(engine) => engine.program(ids.len()),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.program(ids.len()),
         };
-        fill(&mut self.ids, ids);
-        fill(&mut self.rows, rows);
-        let extent = Extent {
-            tokens: ids.len(),
-            rows: rows.len(),
-            start: self.position,
-            capacity: self.cache.capacity(),
-        };
-        Ok((chosen, extent))
+        chosen.ok_or_else(|| Error::Step {
+            reason: format!(
+                "{} tokens at once, the most is {}",
+                ids.len(),
+                self.max_tokens()
+            ),
+        })
     }
 
     /// Reads any number of tokens and gives the logits of the last one, `[vocab]`. `progress` is
@@ -240,9 +221,13 @@ impl Session {
     }
 }
 
-/// Copies ids or row numbers, all below 2³¹, as i32.
-fn fill(buffer: &mut AlignedBytes, values: &[u32]) {
-    for (to, value) in buffer.as_mut_slice().chunks_exact_mut(4).zip(values) {
-        to.copy_from_slice(&value.to_le_bytes());
+impl Engine {
+    fn new(model: &Arc<Model>, pool: Arc<Pool>, context: usize) -> Result<Engine, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(cuda) = model.cuda() {
+            let session = CudaSession::new(Arc::clone(cuda), model.manifest(), context)?;
+            return Ok(Engine::Cuda(Box::new(session)));
+        }
+        Ok(Engine::Cpu(Box::new(CpuEngine::new(model, pool, context)?)))
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 
 /// Measure the speed of an artifact on this machine
 ///
@@ -46,6 +46,8 @@ pub struct Args {
     output: Form,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// The form of the result.
@@ -73,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repetitions == 0 {
         bail!("-r 0: there is nothing to measure");
     }
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;
     let needed = args.depth.saturating_add(args.prompt.max(args.generate));
     if needed > limit {

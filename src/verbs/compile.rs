@@ -54,11 +54,14 @@ pub struct Args {
     /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
     #[arg(long, value_name = "FORM", value_parser = parse_head)]
     lm_head: Option<HeadForm>,
-    /// The format of activations inside residual-binary products: int8 (tables of 8-bit partial
-    /// sums, one scale for 256 inputs) or f32 (exact up to rounding, slower)
-    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
-    activations: String,
-    /// What to generate code for: cpu:native or CPU levels, e.g. cpu:x86-64-v2,cpu:x86-64-v3
+    /// The format of activations inside residual-binary products. On CPUs: int8 (tables of 8-bit
+    /// partial sums, one scale for 256 inputs) or f32 (exact up to rounding, slower). On GPUs: int8
+    /// (whole numbers of 8 bits, one scale for 256 inputs); anything else is 16 bits [default: int8
+    /// on CPUs, 16 bits on GPUs]
+    #[arg(long, value_parser = ["int8", "f32"])]
+    activations: Option<String>,
+    /// What to generate code for, separated by commas: cpu:native, CPU levels, e.g. cpu:x86-64-v3,
+    /// and GPU architectures, e.g. cuda:sm_90,sm_80
     #[arg(long, default_value = "cpu:native")]
     target: String,
     /// The code generator: cranelift (128-bit vectors), llvm (as wide as the target has), or auto:
@@ -73,8 +76,8 @@ pub struct Args {
     /// 2048 positions of context
     #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"])]
     rope_precision: String,
-    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, llvm, asm, dot
-    /// (may be repeated or separated by commas)
+    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, llvm, asm, dot,
+    /// cuda, ptx, sass (may be repeated or separated by commas)
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
     emit: Vec<Emit>,
     /// Print the summary as JSON
@@ -88,6 +91,7 @@ Examples:
   rabitc compile Llama-3.2-1B -o llama.rbx --paths 3 --lm-head int8
   rabitc compile Qwen3-0.6B -o dense.rbx --keep-dense --activations f32
   rabitc compile models/books-1m --emit ir-after=fuse-paths
+  rabitc compile Llama-3.2-1B -o llama.rbx --target cpu:native,cuda:sm_90
   rabitc compile models/books-1m --emit asm:kernels.s,kir:kernels.kir";
 
 fn parse_head(text: &str) -> Result<HeadForm, String> {
@@ -137,14 +141,19 @@ fn options(args: &Args) -> Result<Options> {
             iters: args.init_iters,
         },
     };
-    let activations = match args.activations.as_str() {
-        "f32" => Activations::F32,
+    let activations = match args.activations.as_deref() {
+        Some("f32") => Activations::F32,
         _ => Activations::Int8,
     };
     Ok(Options {
         checkpoint: args.checkpoint.clone(),
         output: args.output.clone(),
-        levels: compile::parse_targets(&args.target)?,
+        targets: compile::parse_targets(&args.target)?,
+        planes: if args.activations.as_deref() == Some("int8") {
+            8
+        } else {
+            16
+        },
         backend: match args.backend.as_str() {
             "cranelift" => BackendChoice::Cranelift,
             "llvm" => BackendChoice::Llvm,

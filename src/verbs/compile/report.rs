@@ -32,7 +32,8 @@ pub fn table(summary: &Summary) -> String {
             layer.kernels.last().cloned().unwrap_or_default(),
         ]);
     }
-    let levels = summary.manifest.targets.iter().map(|t| t.level.name());
+    let levels = summary.manifest.targets.iter().map(|t| t.level.to_string());
+    let levels = levels.chain(summary.manifest.gpus.iter().map(|g| g.arch.to_string()));
     let times = summary.times.iter();
     let times = times.map(|(name, t)| format!("{name} {:.2} s", t.as_secs_f64()));
     format!(
@@ -72,5 +73,6 @@ pub fn json(summary: &Summary) -> serde_json::Value {
         "model": summary.manifest.model,
         "layers": summary.manifest.layers,
         "targets": summary.manifest.targets,
+        "gpus": summary.manifest.gpus.iter().map(|g| g.arch.to_string()).collect::<Vec<_>>(),
     })
 }
