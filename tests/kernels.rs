@@ -406,6 +406,7 @@ fn random_models_compile_for_gpus() {
         half_head: 19,
         paths: 3,
         softcap: 9.0,
+        head: HeadForm::AsStored,
         ..plain()
     };
     build(&shape, targets, 16, &path);

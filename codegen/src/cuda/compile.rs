@@ -56,6 +56,8 @@ impl Compiler {
             format!("--gpu-architecture={arch}"),
             "--std=c++17".into(),
             "--ptxas-options=-v".into(),
+            // What comes out of a cache comes without a log.
+            "--no-cache".into(),
             "--extra-device-vectorization".into(),
         ];
         let output = self.nvrtc.compile(&source.name, &source.text, &options)?;

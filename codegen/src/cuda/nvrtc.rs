@@ -13,7 +13,7 @@ use libloading::os::unix;
 
 use crate::CodegenError;
 
-const NAMES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc.so.12"];
+const NAMES: [&str; 1] = ["libnvrtc.so.13"];
 const BUILTINS: &str = "libnvrtc-builtins.so";
 const FOLDERS: [&str; 5] = [
     "",

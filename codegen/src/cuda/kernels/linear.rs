@@ -142,7 +142,7 @@ impl CudaSpec for Linear {
             .param_if(self.norm.is_some(), "const void", "norm")
             .param(wide, "weight")
             .param_if(int8, "const float", "scale")
-            .param_if(self.select, "const int", "rows")
+            .param_if(self.select, "const int", "selected")
             .param("float", "out")
             .param("const State", "state")
             .body(&BODY.replace(
@@ -208,7 +208,7 @@ const BODY: &str = r#"
 #pragma unroll
   for (int k = 0; k < TOKENS; k++) {
     const int token = first_token + min(k, count - 1);
-    from[k] = x + (size_t)(SELECT ? rows[token] : token) * X_STRIDE;
+    from[k] = x + (size_t)(SELECT ? selected[token] : token) * X_STRIDE;
   }
   float inverse = 1.0f;
   if (STAGED) {
