@@ -12,6 +12,7 @@ use rabitc_codegen::cuda::kernels::rb_prefill::RbPrefill;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
+use rabitc_codegen::cuda::kernels::read_memory::ReadMemory;
 use rabitc_codegen::cuda::kernels::rms_norm::RmsNorm;
 use rabitc_codegen::cuda::kernels::rotate_append::RotateAppend;
 use rabitc_codegen::cuda::kernels::select_rows::SelectRows;

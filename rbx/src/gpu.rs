@@ -105,6 +105,9 @@ pub struct GpuTarget {
     pub programs: Vec<GpuProgram>,
     /// The launch after the first program that chooses the next token and moves on to it.
     pub next: GpuStep,
+    /// Index of the kernel that reads memory and does nothing else, for measurements: parameters
+    /// are the memory, the number of 16-byte pieces (u64), and a word that it never writes.
+    pub probe: usize,
     /// Tokens that [`GpuArg::Ring`] has room for.
     pub ring: usize,
 }

@@ -47,6 +47,10 @@ pub fn check(
             return Err(at(format!("kernel {} cannot be launched", kernel.name)));
         }
     }
+    let probe = target.kernels.get(target.probe).map(|k| k.params.len());
+    if probe != Some(3) {
+        return Err(at("has no kernel to measure with".into()));
+    }
     if target.ring == 0 || target.programs.is_empty() {
         return Err(at("has no program".into()));
     }

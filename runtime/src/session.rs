@@ -153,6 +153,20 @@ impl Session {
         Ok(chosen)
     }
 
+    /// Where the time of a decode step goes, measured after the positions read so far. `None` on
+    /// the processor.
+    ///
+    /// # Errors
+    /// A device that was lost.
+    #[cfg(feature = "cuda")]
+    pub fn profile(&mut self) -> Option<Result<crate::cuda::profile::Profile, Error>> {
+        let Engine::Cuda(session) = &mut self.engine else {
+            return None;
+        };
+        let target = self.model.cuda()?.target(self.model.manifest());
+        Some(session.profile(target, self.position.min(self.context - 1)))
+    }
+
     /// Checks the tokens and picks the program.
     fn program(&self, ids: &[u32], rows: &[u32]) -> Result<usize, Error> {
         self.check(ids, rows)?;

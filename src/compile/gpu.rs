@@ -148,6 +148,7 @@ fn add(
         setup: plan.setup,
         programs: plan.programs,
         next: plan.next,
+        probe: plan.probe,
         ring: RING,
     });
     code.sections.push((cubin_section, cubins));

@@ -3,6 +3,7 @@
 mod measure;
 mod render;
 mod stats;
+mod steps;
 mod traffic;
 
 use std::path::PathBuf;
@@ -41,6 +42,9 @@ pub struct Args {
     /// Positions that are in the context before each test
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    /// On a GPU, the time of every part of one step after --depth positions, instead
+    #[arg(long, conflicts_with_all = ["output"])]
+    steps: bool,
     /// The form of the result
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -86,6 +90,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let pool = args.threads.pool()?;
     let mut session = open::session(&model, &pool, needed)?;
+    if args.steps {
+        return steps::run(&mut session, args.depth);
+    }
     let plan = measure::Plan {
         prompt: args.prompt,
         generate: args.generate,

@@ -97,6 +97,33 @@ impl CudaModel {
         Some(self.memory.at(offset))
     }
 
+    /// Address and size of the memory of all weights.
+    pub(crate) fn all_memory(&self) -> (u64, usize) {
+        (self.memory.at(0), self.memory.bytes())
+    }
+
+    /// Bytes of weights that a step names; of an embedding, a row is read.
+    pub(crate) fn bytes_read(&self, target: &GpuTarget, step: &GpuStep) -> u64 {
+        if target.kernels[step.kernel].name.starts_with("embed") {
+            return 0;
+        }
+        let end = self.memory.bytes();
+        let sizes = step.args.iter().map(|arg| match arg {
+            GpuArg::Derived(number) => target.derived[*number].bytes,
+            GpuArg::Weight(name) => {
+                let start = self.weights.get(name).copied().unwrap_or(end);
+                let later = self
+                    .weights
+                    .values()
+                    .chain(&self.derived)
+                    .filter(|o| **o > start);
+                later.min().copied().unwrap_or(end) - start
+            }
+            _ => 0,
+        });
+        sizes.sum::<usize>() as u64
+    }
+
     /// Copies weights and runs the steps at load. Weights that only those read pass through a
     /// buffer that is freed afterwards.
     fn fill(&self, artifact: &Artifact) -> Result<(), Error> {

@@ -170,7 +170,12 @@ impl CudaSession {
     }
 
     /// Copies what a step reads to the device.
-    fn write_inputs(&mut self, ids: &[u32], rows: &[u32], position: usize) -> Result<(), Error> {
+    pub(super) fn write_inputs(
+        &mut self,
+        ids: &[u32],
+        rows: &[u32],
+        position: usize,
+    ) -> Result<(), Error> {
         let state = [position, ids.len(), rows.len(), self.capacity];
         self.inputs.clear();
         self.inputs
@@ -185,6 +190,25 @@ impl CudaSession {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn model(&self) -> &Arc<CudaModel> {
+        &self.model
+    }
+
+    /// The launches of the program for one token.
+    pub(super) fn launches(&self) -> &[ReadyLaunch] {
+        self.programs.first().map_or(&[], |p| &p.launches)
+    }
+
+    /// Addresses of 8 bytes that the host may write, and of a word after them.
+    pub(super) fn scratch(&self) -> (u64, u64) {
+        let at = self.memory.at(STATE + STATE_BYTES);
+        (at, at + 8)
+    }
+
+    pub(super) fn write_scratch(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.memory.write(STATE + STATE_BYTES, bytes)
     }
 
     /// The program for so many tokens.

@@ -105,6 +105,7 @@ impl CudaSpec for AttentionDecode {
     fn source(&self, arch: SmArch) -> Source {
         let clusters = arch.has_clusters() && self.splits > 1;
         let b = Builder::new(self.name(), arch, (WARPS * 32) as u32)
+            .min_blocks(if self.rows_at_once() <= 2 { 2 } else { 1 })
             .cluster(self.splits as u32)
             .shared(self.shared_bytes())
             .int("HEADS", self.n_heads)
@@ -148,6 +149,7 @@ const BODY: &str = r#"
   extern __shared__ __align__(16) float shared[];
   constexpr int ROW = PADDED + 2, GROUPS = 32 / LANES;
   float* const queries = shared;
+  // New keys and values are computed as f32 and rounded in place, row by row.
   float* const new_keys = queries + ROWS * PADDED;
   float* const new_values = new_keys + TOKENS * PADDED;
   float* const partial = new_values + TOKENS * PADDED;
@@ -194,12 +196,18 @@ const BODY: &str = r#"
       else load_k_head(k + (size_t)token * K_STRIDE, k_bias, k_norm, k_rope, kv_head, position, 1.0f, to);
       __syncwarp();
       u16* const cached = (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED;
-      for (int c = lane; c < PADDED; c += 32) {
-        const u16 rounded = c < HEAD_DIM ? f32_to_f16(to[c]) : 0;
-        cached[c] = rounded;
-        // What later steps will read.
-        to[c] = f16_to_f32(rounded);
+      // What later steps will read is what this one reads.
+      u16 rounded[(PADDED + 31) / 32];
+#pragma unroll
+      for (int p = 0; p < (PADDED + 31) / 32; p++) {
+        const int c = p * 32 + lane;
+        rounded[p] = c < HEAD_DIM ? f32_to_f16(to[c]) : 0;
+        if (c < PADDED) cached[c] = rounded[p];
       }
+      __syncwarp();
+#pragma unroll
+      for (int p = 0; p < (PADDED + 31) / 32; p++)
+        if (p * 32 + lane < PADDED) ((u16*)to)[p * 32 + lane] = rounded[p];
     }
   }
   __syncthreads();
@@ -217,17 +225,18 @@ const BODY: &str = r#"
         query[r][c] = holds && row0 + r < ROWS ? queries[(row0 + r) * PADDED + channel + c] : 0.0f;
       }
     }
-    // One position: a lane group has its keys and values in `key` and `value`.
-    auto attend = [&](const float (*key)[8], const float (*value)[8], const int* position) {
+    // A lane group attends to its positions, of which every lane has eight channels.
+    auto attend = [&](const uint4* key, const uint4* value, const int* position) {
 #pragma unroll
       for (int r = 0; r < AT_ONCE; r++) {
         const int own = start + (row0 + r) / GROUP;
         float score[BATCH], highest = most[r];
 #pragma unroll
         for (int i = 0; i < BATCH; i++) {
-          float s = 0.0f;
+          float s = 0.0f, channels[8];
+          unpack_f16(key[i], channels);
 #pragma unroll
-          for (int c = 0; c < 8; c++) s = fmaf(query[r][c], key[i][c], s);
+          for (int c = 0; c < 8; c++) s = fmaf(query[r][c], channels[c], s);
 #pragma unroll
           for (int o = LANES / 2; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
           if (CAP > 0.0f) s = CAP * tanh_exact(s / CAP);
@@ -243,44 +252,41 @@ const BODY: &str = r#"
 #pragma unroll
         for (int i = 0; i < BATCH; i++) {
           const float e = score[i] > -1e29f ? __expf(score[i] - highest) : 0.0f;
+          float channels[8];
+          unpack_f16(value[i], channels);
           sum[r] += e;
 #pragma unroll
-          for (int c = 0; c < 8; c++) mix[r][c] = fmaf(e, value[i][c], mix[r][c]);
+          for (int c = 0; c < 8; c++) mix[r][c] = fmaf(e, channels[c], mix[r][c]);
         }
       }
     };
     for (int first = begin; first < end; first += BATCH * WARPS * GROUPS) {
-      float key[BATCH][8], value[BATCH][8];
+      uint4 key[BATCH], value[BATCH];
       int position[BATCH];
 #pragma unroll
       for (int i = 0; i < BATCH; i++) {
         position[i] = first + (i * WARPS + warp) * GROUPS + lane / LANES;
         const bool there = position[i] < end;
-        uint4 k8 = zero, v8 = zero;
-        if (first == begin) { k8 = early_k[i]; v8 = early_v[i]; }
+        key[i] = value[i] = zero;
+        if (first == begin) { key[i] = early_k[i]; value[i] = early_v[i]; }
         else if (there && holds) {
-          k8 = *(const uint4*)(k_rows + (size_t)position[i] * PADDED + channel);
-          v8 = *(const uint4*)(v_rows + (size_t)position[i] * PADDED + channel);
+          key[i] = *(const uint4*)(k_rows + (size_t)position[i] * PADDED + channel);
+          value[i] = *(const uint4*)(v_rows + (size_t)position[i] * PADDED + channel);
         }
         if (!there) position[i] = -1;
-        unpack_f16(k8, key[i]);
-        unpack_f16(v8, value[i]);
       }
       attend(key, value, position);
     }
     if (last && warp * GROUPS * BATCH < tokens) {
-      float key[BATCH][8], value[BATCH][8];
+      uint4 key[BATCH], value[BATCH];
       int position[BATCH];
 #pragma unroll
       for (int i = 0; i < BATCH; i++) {
         const int token = (warp * GROUPS + lane / LANES) * BATCH + i;
         const bool there = token < tokens;
         position[i] = there ? start + token : -1;
-#pragma unroll
-        for (int c = 0; c < 8; c++) {
-          key[i][c] = there && holds ? new_keys[token * PADDED + channel + c] : 0.0f;
-          value[i][c] = there && holds ? new_values[token * PADDED + channel + c] : 0.0f;
-        }
+        key[i] = there && holds ? *(const uint4*)((const u16*)(new_keys + token * PADDED) + channel) : zero;
+        value[i] = there && holds ? *(const uint4*)((const u16*)(new_values + token * PADDED) + channel) : zero;
       }
       attend(key, value, position);
     }

@@ -12,6 +12,7 @@ pub mod rb_prefill;
 pub mod rb_prepare;
 pub mod rb_product;
 pub mod rb_repack;
+pub mod read_memory;
 pub mod rms_norm;
 pub mod rotate_append;
 pub mod select_rows;

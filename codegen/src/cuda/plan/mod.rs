@@ -16,6 +16,7 @@ use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuProgram, GpuStep, RopeTable};
 
 use crate::CodegenError;
 use crate::cuda::kernels::argmax::Argmax;
+use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
 pub use tile::choose as choose_tile;
@@ -73,6 +74,8 @@ pub struct GpuPlan {
     pub programs: Vec<GpuProgram>,
     /// The launch that chooses the next token after `decode` and moves on to it.
     pub next: GpuStep,
+    /// Number of the kernel that bandwidth is measured with.
+    pub probe: usize,
 }
 
 /// Tokens that are generated at most before the host has to read them.
@@ -108,6 +111,7 @@ pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError>
     };
     Ok(GpuPlan {
         next,
+        probe: table.kernel(ReadMemory),
         kernels: table.specs,
         derived: table.derived,
         rope_tables: table.rope_tables,
