@@ -34,9 +34,7 @@ pub struct AttentionDecode {
     pub chains: Chains,
 }
 
-const WARPS: usize = 8;
-/// Positions of a lane that are in flight together.
-const BATCH: usize = 4;
+const WARPS: usize = 4;
 
 impl AttentionDecode {
     /// Blocks along x.
@@ -56,6 +54,11 @@ impl AttentionDecode {
     /// Query rows that pass over the cache together: bounded by registers.
     fn rows_at_once(&self) -> usize {
         self.rows().min(4)
+    }
+
+    /// Positions of a lane that are in flight together.
+    fn batch(&self) -> usize {
+        if self.rows_at_once() <= 2 { 8 } else { 4 }
     }
 
     fn padded(&self) -> usize {
@@ -105,7 +108,7 @@ impl CudaSpec for AttentionDecode {
     fn source(&self, arch: SmArch) -> Source {
         let clusters = arch.has_clusters() && self.splits > 1;
         let b = Builder::new(self.name(), arch, (WARPS * 32) as u32)
-            .min_blocks(if self.rows_at_once() <= 2 { 2 } else { 1 })
+            .min_blocks(if self.rows_at_once() <= 2 { 3 } else { 1 })
             .cluster(self.splits as u32)
             .shared(self.shared_bytes())
             .int("HEADS", self.n_heads)
@@ -119,7 +122,7 @@ impl CudaSpec for AttentionDecode {
             .int("AT_ONCE", self.rows_at_once())
             .int("OWNED", self.rows().div_ceil(self.splits))
             .int("WARPS", WARPS)
-            .int("BATCH", BATCH)
+            .int("BATCH", self.batch())
             .int("WINDOW", self.window)
             .float("SCALE", self.scale)
             .float("CAP", self.softcap)
@@ -189,7 +192,7 @@ const BODY: &str = r#"
   }
   const bool last = split == SPLITS - 1;
   if (last) {
-    for (int i = warp; i < 2 * tokens; i += WARPS) {
+    for (int i = (warp + WARPS - 1) % WARPS; i < 2 * tokens; i += WARPS) {
       const int token = i >> 1, position = start + token;
       float* const to = (i & 1 ? new_values : new_keys) + token * PADDED;
       if (i & 1) load_v_head(v + (size_t)token * V_STRIDE, v_bias, v_norm, v_rope, kv_head, position, 1.0f, to);

@@ -1,7 +1,7 @@
 //! The residual-binary product of a few tokens, on binary tensor cores.
 //!
-//! u = h_i ⊙ x is quantised 256 inputs at a time: one scale a block of inputs, path and token, and
-//! whole numbers of 8 or 16 bits, whose bits are put into planes. A binary matrix instruction
+//! u = h_i ⊙ x is quantised: one scale for the inputs of a block, path and token, and whole numbers
+//! of 8 or 16 bits, whose bits are put into planes. A binary matrix instruction
 //! counts, for 16 rows and 8 planes at once, the inputs whose sign and plane bit are both set; the
 //! counts, weighted by powers of two (the highest plane negative), are Σ_{+} q, and
 //! Σ ±q = 2 Σ_{+} q − Σ q is exact. Only the quantisation rounds.
@@ -84,6 +84,12 @@ impl RbProduct {
         self.layout.stored.paths * if self.gated() { 2 } else { 1 }
     }
 
+    /// Whether a warp keeps the planes that all of its row tiles need in registers.
+    fn keeps_planes(&self) -> bool {
+        let few = self.most_chunks() * self.layout.stored.paths <= 4;
+        self.tokens == 1 && self.planes == 16 && few && self.tile.row_tiles > self.tile.warps
+    }
+
     /// Bytes of the planes of 256 inputs.
     fn plane_bytes(&self) -> usize {
         self.planes * 32
@@ -125,9 +131,9 @@ impl RbProduct {
         }
     }
 
-    /// Byte offsets in shared memory: signs, planes, scales, squares, g, inbox, inbox of squares,
+    /// Byte offsets in shared memory: signs, planes, sums, largest inputs, squares, g, inbox, inbox of squares,
     /// barriers, end.
-    fn places(&self, bulk: bool) -> [usize; 9] {
+    fn places(&self, bulk: bool) -> [usize; 10] {
         let t = &self.tile;
         let units = self.most_chunks() * self.sets() * self.tokens;
         let slot = self.most_chunks() * self.layout.stored.paths * TILE_BYTES;
@@ -135,13 +141,14 @@ impl RbProduct {
             if bulk { t.warps * t.slots * slot } else { 0 },
             units * self.plane_bytes(),
             units * 8,
+            units * 4,
             self.most_chunks() * self.tokens * 4,
             t.row_tiles * self.layout.stored.paths * TILE_ROWS * 4,
             t.splits * self.finished() * self.tokens * TILE_ROWS * 4,
             t.splits * self.tokens * 4,
             t.warps * t.slots * 8,
         ];
-        let mut places = [0; 9];
+        let mut places = [0; 10];
         for (i, size) in sizes.into_iter().enumerate() {
             places[i + 1] = (places[i] + size).next_multiple_of(16);
         }
@@ -150,7 +157,7 @@ impl RbProduct {
 
     /// Bytes of shared memory on an architecture.
     pub fn shared_bytes(&self, arch: SmArch) -> usize {
-        self.places(arch.has_clusters())[8]
+        self.places(arch.has_clusters())[9]
     }
 
     /// A C expression that picks a value by the number of the cluster.
@@ -210,7 +217,8 @@ impl CudaSpec for RbProduct {
         let names = [
             "SIGNS_AT",
             "PLANES_AT",
-            "SCALES_AT",
+            "SUMS_AT",
+            "LARGEST_AT",
             "SQUARES_AT",
             "G_AT",
             "INBOX_AT",
@@ -224,7 +232,7 @@ impl CudaSpec for RbProduct {
                 1
             })
             .cluster(t.splits as u32)
-            .shared(place[8])
+            .shared(place[9])
             .int("D_IN", stored.d_in)
             .int("CHUNKS", layout.input_tiles())
             .int("PATHS", stored.paths)
@@ -253,7 +261,12 @@ impl CudaSpec for RbProduct {
                 },
             )
             .flag("GATE", paired)
-            .flag("BULK", bulk);
+            .flag("BULK", bulk)
+            .flag(
+                "ONCE",
+                self.most_chunks() * self.sets() * self.tokens <= t.warps,
+            )
+            .flag("KEEP", self.keeps_planes());
         for (name, at) in names.into_iter().zip(place) {
             b = b.int(name, at);
         }
@@ -344,9 +357,9 @@ __device__ __forceinline__ void barrier_wait(u64*, u32) {}
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 const BINARY_MMA: &str = r#"
 __device__ __forceinline__ void count_common(int* d, uint4 a, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "r"(0));
+  asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 "#;
 
@@ -384,7 +397,9 @@ const BODY: &str = r#"
   extern __shared__ __align__(128) u8 shared[];
   constexpr int LIMIT = PLANES == 16 ? 32700 : 127;
   constexpr int WORDS = PLANES / 4;  // words of planes that a lane reads
-  float2* const scales = (float2*)(shared + SCALES_AT);  // scale, and scale · Σ q
+  constexpr int GROUP = TOKENS % 4 == 0 ? 4 : TOKENS;  // tokens whose counts are in registers together
+  float2* const sums = (float2*)(shared + SUMS_AT);  // scale, and Σ q
+  float* const largest = (float*)(shared + LARGEST_AT);
   float* const squares = (float*)(shared + SQUARES_AT);
   float* const g_rows = (float*)(shared + G_AT);
   float* const inbox = (float*)(shared + INBOX_AT);
@@ -441,13 +456,13 @@ const BODY: &str = r#"
       early_residual = residual[(size_t)(first_token + mine_token) * R_STRIDE + ($COLUMN) + row];
   }
 
-  // Quantise: a warp takes 256 inputs of a path and token.
-  for (int unit = warp; unit < sets * TOKENS; unit += WARPS) {
+  // Quantise: a warp takes 256 inputs of a path and token. One scale serves all inputs of the block,
+  // so that the matrix instructions can add up whole numbers.
+  float v[8];
+  auto load = [&](int unit) {
     const int set = unit / TOKENS, token = unit % TOKENS, chunk = set / SETS;
-    if (token >= tokens) continue;
     const int input = (first_chunk + chunk) * 256 + lane * 8;
     const float* from = x + (size_t)(first_token + token) * X_STRIDE + input;
-    float v[8], scale_h[8];
     if (X_ALIGNED) {
       const bool inside = input < D_IN;
       const float4 zero = make_float4(0, 0, 0, 0);
@@ -457,8 +472,18 @@ const BODY: &str = r#"
 #pragma unroll
       for (int i = 0; i < 8; i++) v[i] = input + i < D_IN ? from[i] : 0.0f;
     }
-    const uint4 packed = unit == warp ? first_h : *(const uint4*)(h_lane + ((size_t)(set % SETS) * CHUNKS + chunk) * 256);
-    unpack_f16(packed, scale_h);
+  };
+  auto scale_by_h = [&](int unit) {
+    const int set = unit / TOKENS, chunk = set / SETS;
+    float h8[8];
+    unpack_f16(unit == warp ? first_h : *(const uint4*)(h_lane + ((size_t)(set % SETS) * CHUNKS + chunk) * 256), h8);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= h8[i];
+  };
+  for (int unit = warp; unit < sets * TOKENS; unit += WARPS) {
+    const int set = unit / TOKENS, token = unit % TOKENS, chunk = set / SETS;
+    if (token >= tokens) continue;
+    load(unit);
     if (NORM && set % SETS == 0) {
       float square = 0.0f;
 #pragma unroll
@@ -466,29 +491,66 @@ const BODY: &str = r#"
       square = warp_sum(square);
       if (lane == 0) squares[chunk * TOKENS + token] = square;
     }
+    scale_by_h(unit);
     float most = 0.0f;
 #pragma unroll
-    for (int i = 0; i < 8; i++) { v[i] *= scale_h[i]; most = fmaxf(most, fabsf(v[i])); }
+    for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
     most = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most)));
+    if (lane == 0) largest[unit] = most;
+  }
+  __syncthreads();
+  for (int unit = warp; unit < sets * TOKENS; unit += WARPS) {
+    const int set = unit / TOKENS, token = unit % TOKENS;
+    if (token >= tokens) continue;
+    if (!ONCE) {
+      load(unit);
+      scale_by_h(unit);
+    }
+    float most = 0.0f;
+    for (int chunk = 0; chunk < chunks; chunk++) most = fmaxf(most, largest[(chunk * SETS + set % SETS) * TOKENS + token]);
     const float inverse = most > 0.0f ? __fdividef((float)LIMIT, most) : 0.0f;
     int q[8], sum = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++) { q[i] = __float2int_rn(v[i] * inverse); sum += q[i]; }
-    sum = __reduce_add_sync(~0u, sum);
-    const int at = set * TOKENS + token;
-    u8* const planes = shared + PLANES_AT + at * (PLANES * 32);
+    u8* const planes = shared + PLANES_AT + unit * (PLANES * 32);
     store_planes<0, WORDS>(planes, q, lane);
     if (PLANES == 16) store_planes<1, WORDS>(planes, q, lane);
-    if (lane == 0) {
-      const float scale = most * (1.0f / LIMIT);
-      scales[at] = make_float2(scale, scale * sum);
-    }
+    sum = __reduce_add_sync(~0u, sum);
+    if (lane == 0) sums[unit] = make_float2(most * (1.0f / LIMIT), (float)sum);
   }
   __syncthreads();
   if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
 
-  // Count: a warp takes row tiles, all of its inputs and paths.
+  // Count: a warp takes row tiles, all of its inputs and paths. With paired segments, all tiles of
+  // a warp are of the same one, since there is an even number of warps.
   const float weight = 2.0f * (1 << (2 * t));
+  const int set0 = GATE ? (warp & 1) * PATHS : 0;
+  auto planes_of = [&](int chunk, int path, int k) {
+    return shared + PLANES_AT + ((chunk * SETS + set0 + path) * TOKENS + k) * (PLANES * 32) + lane * (WORDS * 4);
+  };
+  float scale[PATHS][TOKENS], correction[PATHS][TOKENS];
+  uint4 kept[KEEP ? MOST_CHUNKS : 1][KEEP ? PATHS : 1];
+#pragma unroll
+  for (int path = 0; path < PATHS; path++)
+#pragma unroll
+    for (int k = 0; k < TOKENS; k++) {
+      scale[path][k] = correction[path][k] = 0.0f;
+      if (TOKENS > 1 && k >= tokens) continue;
+      float sum = 0.0f;
+      for (int chunk = 0; chunk < chunks; chunk++) {
+        const float2 both = sums[(chunk * SETS + set0 + path) * TOKENS + k];
+        scale[path][k] = both.x * weight;
+        sum += both.y * both.x;
+      }
+      correction[path][k] = t == 0 ? sum : 0.0f;
+    }
+  if (KEEP) {
+#pragma unroll
+    for (int chunk = 0; chunk < MOST_CHUNKS; chunk++)
+#pragma unroll
+      for (int path = 0; path < PATHS; path++)
+        kept[KEEP ? chunk : 0][KEEP ? path : 0] = chunk < chunks ? *(const uint4*)planes_of(chunk, path, 0) : make_uint4(0, 0, 0, 0);
+  }
   for (int i = 0, tile = warp; tile < tiles; i++, tile += WARPS) {
     const int slot = i % SLOTS;
     if (BULK) barrier_wait(ready + slot, (i / SLOTS) & 1);
@@ -499,49 +561,46 @@ const BODY: &str = r#"
     for (int k = 0; k < TOKENS; k++) total[k][0] = total[k][1] = 0.0f;
 #pragma unroll
     for (int path = 0; path < PATHS; path++) {
-      float sum[TOKENS][2], correction[TOKENS];
 #pragma unroll
-      for (int k = 0; k < TOKENS; k++) sum[k][0] = sum[k][1] = correction[k] = 0.0f;
-      const int set0 = GATE ? (tile & 1) * PATHS + path : path;
-#pragma unroll 2
-      for (int chunk = 0; chunk < chunks; chunk++) {
+     for (int k0 = 0; k0 < TOKENS; k0 += GROUP) {
+      int low[GROUP][4], high[GROUP][4];
+#pragma unroll
+      for (int k = 0; k < GROUP; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) low[k][j] = high[k][j] = 0;
+#pragma unroll
+      for (int chunk = 0; chunk < MOST_CHUNKS; chunk++) {
+        if (chunk >= chunks) break;
         const uint4 a = words[(chunk * PATHS + path) * 32];
 #pragma unroll
-        for (int k = 0; k < TOKENS; k++) {
-          if (TOKENS > 1 && k >= tokens) break;
-          const int at = (chunk * SETS + set0) * TOKENS + k;
-          const u8* planes = shared + PLANES_AT + at * (PLANES * 32) + lane * (WORDS * 4);
-          const float2 scale = scales[at];
-          int low[4], high[4];
+        for (int k = 0; k < GROUP; k++) {
+          if (TOKENS > 1 && k0 + k >= tokens) break;
           if (PLANES == 16) {
-            const uint4 b = *(const uint4*)planes;
-            count_common(low, a, b.x, b.y);
-            count_common(high, a, b.z, b.w);
+            const uint4 b = KEEP ? kept[KEEP ? chunk : 0][KEEP ? path : 0] : *(const uint4*)planes_of(chunk, path, k0 + k);
+            count_common(low[k], a, b.x, b.y);
+            count_common(high[k], a, b.z, b.w);
           } else {
-            const uint2 b = *(const uint2*)planes;
-            count_common(low, a, b.x, b.y);
+            const uint2 b = *(const uint2*)planes_of(chunk, path, k0 + k);
+            count_common(low[k], a, b.x, b.y);
           }
-#pragma unroll
-          for (int half = 0; half < 2; half++) {
-            int v;
-            if (PLANES == 16) {
-              v = low[2 * half] + 2 * low[2 * half + 1] + 256 * high[2 * half];
-              v += (t == 3 ? -512 : 512) * high[2 * half + 1];
-            } else {
-              v = low[2 * half] + (t == 3 ? -2 : 2) * low[2 * half + 1];
-            }
-            sum[k][half] = fmaf(scale.x, (float)v, sum[k][half]);
-          }
-          correction[k] += scale.y;
         }
       }
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const float factor = g_rows[(tile * PATHS + path) * 16 + half * 8 + (lane >> 2)];
 #pragma unroll
-        for (int k = 0; k < TOKENS; k++)
-          total[k][half] = fmaf(factor, weight * sum[k][half] - (t == 0 ? correction[k] : 0.0f), total[k][half]);
+        for (int k = 0; k < GROUP; k++) {
+          int v;
+          if (PLANES == 16) {
+            v = low[k][2 * half] + 2 * low[k][2 * half + 1];
+            v += 256 * (high[k][2 * half] + (t == 3 ? -2 : 2) * high[k][2 * half + 1]);
+          } else {
+            v = low[k][2 * half] + (t == 3 ? -2 : 2) * low[k][2 * half + 1];
+          }
+          total[k0 + k][half] = fmaf(factor, scale[path][k0 + k] * (float)v - correction[path][k0 + k], total[k0 + k][half]);
+        }
       }
+     }
     }
     if (BULK && tile + SLOTS * WARPS < tiles) {
       __syncwarp();

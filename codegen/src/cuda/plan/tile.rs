@@ -15,7 +15,9 @@ const MOST_SPLITS: usize = 8;
 /// Blocks that large cards run at once when clusters of 8 are placed, one a multiprocessor.
 const BLOCKS: usize = 128;
 /// Bytes of signs that a block may have in flight.
-const IN_FLIGHT: usize = 104 << 10;
+const IN_FLIGHT: usize = 96 << 10;
+/// Bytes of shared memory that leave room for a second block.
+const BESIDE: usize = 112 << 10;
 /// Warps of a block at most.
 const MOST_WARPS: usize = 16;
 
@@ -33,8 +35,9 @@ pub fn choose(mut product: RbProduct, arch: SmArch) -> Option<RbProduct> {
     };
     let row_tiles = row_tiles(&product, unit, (BLOCKS / splits).max(1));
     let slot = chunks.div_ceil(splits) * product.layout.stored.paths * TILE_BYTES;
+    // An even number, so that a warp's row tiles are all of one segment where two are paired.
     let mut warps = row_tiles.next_power_of_two().clamp(4, MOST_WARPS);
-    while warps > 1 && warps * slot > IN_FLIGHT {
+    while warps > 2 && warps * slot > IN_FLIGHT {
         warps /= 2;
     }
     let slots = row_tiles
@@ -46,6 +49,10 @@ pub fn choose(mut product: RbProduct, arch: SmArch) -> Option<RbProduct> {
         warps,
         slots,
     };
+    // The block of the next kernel needs room beside this one.
+    while product.tile.slots > 1 && product.shared_bytes(arch) > BESIDE {
+        product.tile.slots -= 1;
+    }
     while product.shared_bytes(arch) > arch.shared_bytes() {
         if product.tokens == 1 {
             return None;
