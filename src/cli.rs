@@ -34,6 +34,7 @@ pub enum Verb {
     Verify(verbs::verify::Args),
     Bench(verbs::bench::Args),
     Synth(verbs::synth::Args),
+    Doctor(verbs::doctor::Args),
 }
 
 impl Verb {
@@ -48,6 +49,7 @@ impl Verb {
             Verb::Verify(args) => verbs::verify::run(&args),
             Verb::Bench(args) => verbs::bench::run(&args),
             Verb::Synth(args) => verbs::synth::run(&args),
+            Verb::Doctor(args) => verbs::doctor::run(&args),
         }
     }
 }

@@ -447,9 +447,11 @@ fn every_kernel_compiles_for_every_architecture_and_none_spills() {
                 .compile(&source, arch)
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
             let r = compiled.resources;
-            if r.spill_stores + r.spill_loads > 0 {
-                println!("SPILL {name} for {arch}: {r:?}");
-            }
+            assert_eq!(
+                (r.spill_stores, r.spill_loads),
+                (0, 0),
+                "{name} for {arch} spills: {r:?}"
+            );
             assert!(
                 !compiled.cubin.is_empty() && compiled.ptx.contains(&source.name),
                 "{name}"

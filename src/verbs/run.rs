@@ -198,6 +198,7 @@ impl Runner<'_> {
         Limits {
             max_tokens: self.args.max_tokens.unwrap_or(default),
             eos,
+            greedy: self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0,
         }
     }
 

@@ -140,8 +140,8 @@ impl RbProduct {
         let sizes = [
             if bulk { t.warps * t.slots * slot } else { 0 },
             units * self.plane_bytes(),
-            units * 8,
-            units * 4,
+            self.sets() * self.tokens * 4,
+            self.sets() * self.tokens * 4,
             self.most_chunks() * self.tokens * 4,
             t.row_tiles * self.layout.stored.paths * TILE_ROWS * 4,
             t.splits * self.finished() * self.tokens * TILE_ROWS * 4,
@@ -398,8 +398,8 @@ const BODY: &str = r#"
   constexpr int LIMIT = PLANES == 16 ? 32700 : 127;
   constexpr int WORDS = PLANES / 4;  // words of planes that a lane reads
   constexpr int GROUP = TOKENS % 4 == 0 ? 4 : TOKENS;  // tokens whose counts are in registers together
-  float2* const sums = (float2*)(shared + SUMS_AT);  // scale, and Σ q
-  float* const largest = (float*)(shared + LARGEST_AT);
+  int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
+  u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
   float* const squares = (float*)(shared + SQUARES_AT);
   float* const g_rows = (float*)(shared + G_AT);
   float* const inbox = (float*)(shared + INBOX_AT);
@@ -435,6 +435,7 @@ const BODY: &str = r#"
     }
     __syncwarp();
   }
+  for (int i = threadIdx.x; i < SETS * TOKENS; i += WARPS * 32) sums[i] = largest[i] = 0;
   for (int i = threadIdx.x; i < tiles * PATHS * 16; i += WARPS * 32) g_rows[i] = g[(size_t)first_tile * PATHS * 16 + i];
   const int sets = chunks * SETS;
   uint4 first_h = make_uint4(0, 0, 0, 0);
@@ -443,6 +444,7 @@ const BODY: &str = r#"
     const int unit = warp / TOKENS;
     first_h = *(const uint4*)(h_lane + ((size_t)(unit % SETS) * CHUNKS + unit / SETS) * 256);
   }
+  __syncthreads();
   wait_for_previous();
   const int first_token = blockIdx.y * TOKENS;
   const int tokens = TOKENS == 1 ? 1 : min(TOKENS, $COUNT - first_token);
@@ -496,7 +498,7 @@ const BODY: &str = r#"
 #pragma unroll
     for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
     most = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most)));
-    if (lane == 0) largest[unit] = most;
+    if (lane == 0) atomicMax(largest + set % SETS * TOKENS + token, __float_as_uint(most));
   }
   __syncthreads();
   for (int unit = warp; unit < sets * TOKENS; unit += WARPS) {
@@ -506,8 +508,7 @@ const BODY: &str = r#"
       load(unit);
       scale_by_h(unit);
     }
-    float most = 0.0f;
-    for (int chunk = 0; chunk < chunks; chunk++) most = fmaxf(most, largest[(chunk * SETS + set % SETS) * TOKENS + token]);
+    const float most = __uint_as_float(largest[set % SETS * TOKENS + token]);
     const float inverse = most > 0.0f ? __fdividef((float)LIMIT, most) : 0.0f;
     int q[8], sum = 0;
 #pragma unroll
@@ -516,7 +517,7 @@ const BODY: &str = r#"
     store_planes<0, WORDS>(planes, q, lane);
     if (PLANES == 16) store_planes<1, WORDS>(planes, q, lane);
     sum = __reduce_add_sync(~0u, sum);
-    if (lane == 0) sums[unit] = make_float2(most * (1.0f / LIMIT), (float)sum);
+    if (lane == 0) atomicAdd(sums + set % SETS * TOKENS + token, sum);
   }
   __syncthreads();
   if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
@@ -536,13 +537,10 @@ const BODY: &str = r#"
     for (int k = 0; k < TOKENS; k++) {
       scale[path][k] = correction[path][k] = 0.0f;
       if (TOKENS > 1 && k >= tokens) continue;
-      float sum = 0.0f;
-      for (int chunk = 0; chunk < chunks; chunk++) {
-        const float2 both = sums[(chunk * SETS + set0 + path) * TOKENS + k];
-        scale[path][k] = both.x * weight;
-        sum += both.y * both.x;
-      }
-      correction[path][k] = t == 0 ? sum : 0.0f;
+      const int at = (set0 + path) * TOKENS + k;
+      const float unit = __uint_as_float(largest[at]) * (1.0f / LIMIT);
+      scale[path][k] = unit * weight;
+      correction[path][k] = t == 0 ? unit * (float)sums[at] : 0.0f;
     }
   if (KEEP) {
 #pragma unroll
