@@ -403,6 +403,7 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 x_stride: 224,
             }),
         ),
+        ("read_memory", Box::new(ReadMemory)),
         (
             "argmax",
             Box::new(Argmax {

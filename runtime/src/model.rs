@@ -96,6 +96,19 @@ impl Model {
         }
     }
 
+    /// Bytes of weights that a step for one token reads on a GPU, if that is where the model is.
+    pub fn gpu_step_bytes(&self) -> Option<u64> {
+        match &self.code {
+            Code::Cpu { .. } => None,
+            #[cfg(feature = "cuda")]
+            Code::Cuda(model) => {
+                let target = model.target(self.manifest());
+                let steps = target.programs.first()?.steps.iter();
+                Some(steps.map(|s| model.bytes_read(target, s)).sum())
+            }
+        }
+    }
+
     /// What runs the model, for people: a CPU level, or a GPU's name.
     pub fn runs_on(&self) -> String {
         match &self.code {

@@ -167,6 +167,19 @@ impl Session {
         Some(session.profile(target, self.position.min(self.context - 1)))
     }
 
+    /// Bytes a second that the device reads from its memory, measured. `None` on the processor.
+    ///
+    /// # Errors
+    /// A device that was lost.
+    #[cfg(feature = "cuda")]
+    pub fn device_bandwidth(&self) -> Option<Result<f64, Error>> {
+        let Engine::Cuda(session) = &self.engine else {
+            return None;
+        };
+        let target = self.model.cuda()?.target(self.model.manifest());
+        Some(session.read_bandwidth(target))
+    }
+
     /// Checks the tokens and picks the program.
     fn program(&self, ids: &[u32], rows: &[u32]) -> Result<usize, Error> {
         self.check(ids, rows)?;

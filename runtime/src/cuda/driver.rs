@@ -197,10 +197,8 @@ impl Device {
     pub fn free_bytes(&self) -> Result<usize, Error> {
         let (mut free, mut total) = (0, 0);
         // SAFETY: the pointers are to locals.
-        check(
-            unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) },
-            "asking for free memory",
-        )?;
+        let code = unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) };
+        check(code, "asking for free memory")?;
         Ok(free)
     }
 
@@ -291,20 +289,12 @@ impl DeviceMemory {
     /// A range outside the memory, or a device that was lost.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
         self.check_range(offset, from.len())?;
-        let what = "copying to the device";
-        // SAFETY: both ranges exist. The source is pageable or waited for before it changes: the
-        // driver has read pageable memory when the call returns.
-        check(
-            unsafe {
-                sys::cuMemcpyHtoDAsync_v2(
-                    self.at(offset),
-                    from.as_ptr().cast::<c_void>(),
-                    from.len(),
-                    self.device.stream,
-                )
-            },
-            what,
-        )
+        let (source, stream) = (from.as_ptr().cast::<c_void>(), self.device.stream);
+        // SAFETY: both ranges exist. The source is pageable: the driver has read it when the call
+        // returns.
+        let code =
+            unsafe { sys::cuMemcpyHtoDAsync_v2(self.at(offset), source, from.len(), stream) };
+        check(code, "copying to the device")
     }
 
     /// Copies from byte `offset` on to `to` and waits for it.
@@ -313,18 +303,10 @@ impl DeviceMemory {
     /// A range outside the memory, or a kernel before that failed.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Error> {
         self.check_range(offset, to.len())?;
+        let (target, stream) = (to.as_mut_ptr().cast::<c_void>(), self.device.stream);
         // SAFETY: both ranges exist, and the copy has ended before `to` is used again.
-        check(
-            unsafe {
-                sys::cuMemcpyDtoHAsync_v2(
-                    to.as_mut_ptr().cast::<c_void>(),
-                    self.at(offset),
-                    to.len(),
-                    self.device.stream,
-                )
-            },
-            "copying from the device",
-        )?;
+        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target, self.at(offset), to.len(), stream) };
+        check(code, "copying from the device")?;
         self.device.synchronize()
     }
 

@@ -89,8 +89,10 @@ impl CudaSession {
         })
     }
 
-    fn read_bandwidth(&self, target: &GpuTarget) -> Result<f64, Error> {
+    /// Bytes a second that a kernel reads which does nothing else.
+    pub(crate) fn read_bandwidth(&self, target: &GpuTarget) -> Result<f64, Error> {
         let model = self.model();
+        model.device.bind()?;
         let (address, bytes) = model.all_memory();
         let blocks = model.device.info.multiprocessors as u32 * 4;
         let (count, out) = self.scratch();
@@ -126,10 +128,8 @@ impl Event {
     fn new() -> Result<Event, Error> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is to a local.
-        check(
-            unsafe { sys::cuEventCreate(&mut event, 0) },
-            "creating an event",
-        )?;
+        let code = unsafe { sys::cuEventCreate(&mut event, 0) };
+        check(code, "creating an event")?;
         Ok(Event(event))
     }
 

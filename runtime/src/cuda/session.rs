@@ -14,11 +14,13 @@ use crate::error::Error;
 /// Places in the small buffer that the host writes before a step.
 const STATE: usize = 0;
 const STATE_BYTES: usize = 64;
+/// Programs for more tokens than this are launched kernel by kernel.
+const RECORDED: usize = 8;
 
 /// A sequence on a device.
 pub struct CudaSession {
     // Dropped first: they point into everything below.
-    decode: Option<Graph>,
+    steps: Vec<Option<Graph>>,
     greedy: Option<Graph>,
     programs: Vec<ReadyProgram>,
     memory: DeviceMemory,
@@ -68,7 +70,7 @@ impl CudaSession {
             memory.write(*place, &rope_bytes(table, capacity))?;
         }
         let mut session = CudaSession {
-            decode: None,
+            steps: Vec::new(),
             greedy: None,
             programs: Vec::new(),
             memory,
@@ -156,16 +158,24 @@ impl CudaSession {
         Some(self.memory.at(offset))
     }
 
-    /// Records the step for one token, with and without the choice of the next.
+    /// Records the programs for few tokens, for as many tokens and rows as they take: kernels look
+    /// up how many there are, and what is computed of others is never read. The one for a single
+    /// token is recorded once more with the choice of the next.
     fn record(&mut self, next: &ReadyLaunch) -> Result<(), Error> {
-        let kernels = &self.model.kernels;
-        let Some(first) = self.programs.iter().find(|p| p.max_tokens == 1) else {
-            return Ok(());
-        };
-        let all = || first.launches.iter().try_for_each(|l| l.run(kernels, 1, 1));
-        self.decode = Some(Graph::record(&self.model.device, all)?);
-        let with_choice = || all().and_then(|()| next.run(kernels, 1, 1));
-        self.greedy = Some(Graph::record(&self.model.device, with_choice)?);
+        let (device, kernels) = (&self.model.device, &self.model.kernels);
+        for program in &self.programs {
+            let most = program.max_tokens;
+            let all = || {
+                let mut launches = program.launches.iter();
+                launches.try_for_each(|l| l.run(kernels, most, most))
+            };
+            let recorded = (most <= RECORDED).then(|| Graph::record(device, all));
+            self.steps.push(recorded.transpose()?);
+            if most == 1 {
+                let with_choice = || all().and_then(|()| next.run(kernels, 1, 1));
+                self.greedy = Some(Graph::record(device, with_choice)?);
+            }
+        }
         Ok(())
     }
 
@@ -232,8 +242,8 @@ impl CudaSession {
         self.model.device.bind()?;
         self.write_inputs(ids, rows, position)?;
         let ready = &self.programs[program];
-        match (&self.decode, ids, rows) {
-            (Some(graph), [_], [0]) => graph.run()?,
+        match (&self.steps[program], rows) {
+            (Some(graph), [_, ..]) => graph.run()?,
             _ => {
                 let kernels = &self.model.kernels;
                 ready

@@ -18,7 +18,7 @@ const SPLITS: usize = 8;
 
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, here: &Here, op: &Attention) -> Result<(), CodegenError> {
-        if op.head_dim % 2 != 0 || op.head_dim > MOST_CHANNELS {
+        if !op.head_dim.is_multiple_of(2) || op.head_dim > MOST_CHANNELS {
             let reason = format!(
                 "heads of {} channels; GPU kernels have even ones up to {MOST_CHANNELS}",
                 op.head_dim
