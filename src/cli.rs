@@ -35,6 +35,7 @@ pub enum Verb {
     Bench(verbs::bench::Args),
     Tune(verbs::tune::Args),
     Synth(verbs::synth::Args),
+    Doctor(verbs::doctor::Args),
 }
 
 impl Verb {
@@ -50,6 +51,7 @@ impl Verb {
             Verb::Bench(args) => verbs::bench::run(&args),
             Verb::Tune(args) => verbs::tune::run(&args),
             Verb::Synth(args) => verbs::synth::run(&args),
+            Verb::Doctor(args) => verbs::doctor::run(&args),
         }
     }
 }

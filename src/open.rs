@@ -9,7 +9,7 @@ use rabitc_runtime::chat::ChatTemplate;
 use rabitc_runtime::pool::Pool;
 use rabitc_runtime::tokenizer::Tokenizer;
 use rabitc_runtime::tokenizer_config::TokenizerConfig;
-use rabitc_runtime::{Error, Model, Session, topology};
+use rabitc_runtime::{Device, Error, Model, Session, topology};
 
 /// How many threads run a model.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -34,12 +34,20 @@ impl ThreadArgs {
     }
 }
 
-/// Opens the artifact at `path` and loads its code.
+/// Where a model runs.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct DeviceArgs {
+    /// What runs the model: cpu, cuda, or cuda:N for GPU number N
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
+}
+
+/// Opens the artifact at `path` and loads its code, and on a GPU its weights.
 ///
 /// # Errors
-/// A file that is no artifact, a damaged one, or one without code for this machine.
-pub fn model(path: &Path) -> Result<Arc<Model>> {
-    match Model::open(path) {
+/// A file that is no artifact, a damaged one, or one without code for the device.
+pub fn model(path: &Path, on: DeviceArgs) -> Result<Arc<Model>> {
+    match Model::open_on(path, on.device) {
         Ok(model) => Ok(Arc::new(model)),
         // These name the file themselves.
         Err(error @ Error::Artifact(_)) => Err(error.into()),

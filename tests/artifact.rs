@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rabitc::compile::{Options, Progress, compile};
+use rabitc::compile::{Options, Progress, Targets, compile};
 use rabitc_passes::svid::Init;
 use rabitc_rbx::level::Arch;
 use rabitc_rbx::{Artifact, Level};
@@ -22,7 +22,11 @@ fn options(output: &Path, levels: Vec<Level>) -> Options {
     Options {
         checkpoint: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/books-1m")),
         output: Some(output.to_path_buf()),
-        levels,
+        targets: Targets {
+            levels,
+            gpus: Vec::new(),
+        },
+        planes: 16,
         backend: Default::default(),
         passes: Default::default(),
         init: Init::Greedy,

@@ -30,7 +30,8 @@ fn build(checkpoint: &Path, output: &Path) -> anyhow::Result<Summary> {
     let options = Options {
         checkpoint: checkpoint.to_path_buf(),
         output: Some(output.to_path_buf()),
-        levels: parse_targets("cpu:native")?,
+        targets: parse_targets("cpu:native")?,
+        planes: 16,
         backend: Default::default(),
         passes: rabitc_passes::Options {
             paths: PATHS,
@@ -223,8 +224,8 @@ fn an_output_that_cannot_be_written_is_named_and_an_old_one_stays() {
 
 #[test]
 fn targets_are_parsed_and_unknown_ones_named() {
-    let levels = parse_targets("cpu:x86-64-v3,cpu:x86-64-v2,cpu:x86-64-v3").unwrap();
-    let names: Vec<_> = levels.iter().map(|l| l.name()).collect();
+    let targets = parse_targets("cpu:x86-64-v3,cpu:x86-64-v2,cpu:x86-64-v3").unwrap();
+    let names: Vec<_> = targets.levels.iter().map(|l| l.name()).collect();
     assert_eq!(names, ["x86-64-v2", "x86-64-v3"]);
     for (bad, word) in [("gpu", "gpu"), ("cpu:i386", "i386"), ("", "target")] {
         let error = parse_targets(bad).unwrap_err().to_string();

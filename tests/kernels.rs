@@ -5,11 +5,12 @@
 //! bound of its arithmetic.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use rabitc::compile::code::BackendChoice;
-use rabitc::compile::{Input, Options, Progress, assemble};
+use rabitc::compile::{Input, Options, Progress, Targets, assemble};
 use rabitc::verify::verify;
 use rabitc_ir::ops::attention::Attention;
 use rabitc_ir::ops::elementwise::{Add, AddBias, GeluTanh, Mul, Silu, Softcap};
@@ -25,7 +26,7 @@ use rabitc_passes::HeadForm;
 use rabitc_passes::svid::Init;
 use rabitc_rbx::Level;
 use rabitc_runtime::pool::Pool;
-use rabitc_runtime::{Model, Session};
+use rabitc_runtime::{Device, Model, Session};
 
 /// The shape of a random model.
 #[derive(Clone, Debug)]
@@ -259,13 +260,42 @@ impl Progress for Silent {
 }
 
 fn check(s: &Shape) {
-    let (graph, weights) = model(s);
+    let targets = Targets {
+        levels: vec![s.level],
+        gpus: Vec::new(),
+    };
+    check_on(s, targets, 16, Device::Cpu);
+}
+
+/// Compiles a random model and checks every kernel of it on a device.
+fn check_on(s: &Shape, targets: Targets, planes: usize, device: Device) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.rbx");
+    build(s, targets, planes, &path);
+    let model = Arc::new(Model::open_on(&path, device).expect("the artifact opens"));
+    model.artifact().check().expect("its hashes match");
+    let graph =
+        rabitc_ir::text::parse(model.artifact().graph().expect("a graph")).expect("it parses");
+    let pool = Arc::new(Pool::new(s.threads).expect("a pool"));
+    let mut session = Session::new(model, pool, 64).expect("a session");
+    let ids = |n: u32| -> Vec<u32> { (0..n).map(|i| (i * 7 + 1) % s.vocab as u32).collect() };
+    let runs = [ids(1), ids(5), ids(1), ids(32), ids(2)];
+    let checks = verify(&mut session, &graph, &runs, &mut |_| {}).expect("it runs");
+    assert!(checks.len() > 20, "only {} checks", checks.len());
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|c| c.worst.is_nan() || c.worst > 1.0)
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}\n{s:?}");
+}
+
+fn build(s: &Shape, targets: Targets, planes: usize, path: &Path) {
+    let (graph, weights) = model(s);
     let options = Options {
         checkpoint: Default::default(),
-        output: Some(path.clone()),
-        levels: vec![s.level],
+        output: Some(path.to_path_buf()),
+        targets,
+        planes,
         backend: s.backend,
         passes: rabitc_passes::Options {
             paths: s.paths,
@@ -296,24 +326,27 @@ fn check(s: &Shape) {
         source_bytes: 0,
     };
     assemble(input, &options, &mut Silent).expect("the model compiles");
-    let model = Arc::new(Model::open(&path).expect("the artifact opens"));
-    model.artifact().check().expect("its hashes match");
-    let graph =
-        rabitc_ir::text::parse(model.artifact().graph().expect("a graph")).expect("it parses");
-    let pool = Arc::new(Pool::new(s.threads).expect("a pool"));
-    let mut session = Session::new(model, pool, 64).expect("a session");
-    let ids = |n: u32| -> Vec<u32> { (0..n).map(|i| (i * 7 + 1) % s.vocab as u32).collect() };
-    let runs = [ids(1), ids(5), ids(1), ids(32), ids(2)];
-    let checks = verify(&mut session, &graph, &runs, &mut |_| {}).expect("it runs");
-    assert!(checks.len() > 20, "only {} checks", checks.len());
-    for c in checks {
-        assert!(
-            c.worst <= 1.0,
-            "%{} ({:?}, {} tokens): {c:?}\n{s:?}",
-            c.node,
-            c.kernels,
-            c.tokens
-        );
+}
+
+/// The first GPU, or a word on why a test does nothing.
+fn gpu() -> Option<Targets> {
+    let found = rabitc_runtime::cuda::driver::installed().map_err(|e| e.to_string());
+    let first = found.and_then(|i| {
+        i.devices
+            .first()
+            .cloned()
+            .ok_or("there is no device".into())
+    });
+    let compiler = rabitc_codegen::cuda::Compiler::new().map_err(|e| e.to_string());
+    match (first, compiler) {
+        (Ok(device), Ok(_)) => Some(Targets {
+            levels: Vec::new(),
+            gpus: vec![device.arch],
+        }),
+        (Err(reason), _) | (_, Err(reason)) => {
+            println!("skipped: {reason}");
+            None
+        }
     }
 }
 
@@ -324,11 +357,89 @@ proptest! {
     fn kernels_equal_the_interpreter_within_their_bounds(shape in shapes()) {
         check(&shape);
     }
+
+    #[test]
+    fn gpu_kernels_equal_the_interpreter_within_their_tolerance(shape in shapes()) {
+        if let Some(targets) = gpu() {
+            let planes = if shape.activations == Activations::F32 { 16 } else { 8 };
+            check_on(&shape, targets, planes, Device::Cuda(0));
+        }
+    }
+}
+
+#[test]
+fn gpu_kernels_of_larger_shapes_work_too() {
+    let Some(targets) = gpu() else { return };
+    for (hidden, ffn, kv_heads, group, half_head, paths) in [
+        (2048, 5504, 4, 4, 32, 2),
+        (1536, 4100, 2, 1, 128, 3),
+        (4096, 11008, 8, 1, 64, 2),
+    ] {
+        let shape = Shape {
+            hidden,
+            ffn,
+            kv_heads,
+            group,
+            half_head,
+            paths,
+            ..plain()
+        };
+        check_on(&shape, targets.clone(), 16, Device::Cuda(0));
+    }
+}
+
+#[test]
+fn random_models_compile_for_gpus() {
+    if let Err(error) = rabitc_codegen::cuda::Compiler::new() {
+        println!("skipped: {error}");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gpus = ["sm_80", "sm_90"]
+        .map(|a| a.parse().expect("an architecture"))
+        .to_vec();
+    let targets = Targets {
+        levels: Vec::new(),
+        gpus,
+    };
+    let path = folder.path().join("model.rbx");
+    let shape = Shape {
+        hidden: 301,
+        ffn: 602,
+        kv_heads: 3,
+        half_head: 19,
+        paths: 3,
+        softcap: 9.0,
+        head: HeadForm::AsStored,
+        ..plain()
+    };
+    build(&shape, targets, 16, &path);
+    let artifact = rabitc_rbx::Artifact::open(&path).expect("the artifact opens");
+    artifact.check().expect("its hashes match");
+    for target in &artifact.manifest().gpus {
+        assert_eq!(target.programs.len(), 3);
+        for kernel in &target.kernels {
+            assert_eq!(kernel.resources.spill_stores, 0, "{}", kernel.name);
+        }
+    }
 }
 
 #[test]
 fn the_smallest_and_the_most_even_shapes_work_too() {
-    let mut shape = Shape {
+    let mut shape = plain();
+    check(&shape);
+    shape.activations = Activations::F32;
+    check(&shape);
+    (shape.hidden, shape.ffn, shape.half_head, shape.vocab) = (512, 2048, 32, 64);
+    (shape.paths, shape.head) = (8, HeadForm::Int8);
+    check(&shape);
+    shape.activations = Activations::Int8;
+    check(&shape);
+}
+
+/// As small as a model can be, with nothing special.
+fn plain() -> Shape {
+    Shape {
         hidden: 1,
         ffn: 1,
         kv_heads: 1,
@@ -349,13 +460,5 @@ fn the_smallest_and_the_most_even_shapes_work_too() {
         backend: BackendChoice::Auto,
         threads: 2,
         seed: 1,
-    };
-    check(&shape);
-    shape.activations = Activations::F32;
-    check(&shape);
-    (shape.hidden, shape.ffn, shape.half_head, shape.vocab) = (512, 2048, 32, 64);
-    (shape.paths, shape.head) = (8, HeadForm::Int8);
-    check(&shape);
-    shape.activations = Activations::Int8;
-    check(&shape);
+    }
 }

@@ -62,6 +62,20 @@ pub enum CodegenError {
         /// The library's message.
         reason: String,
     },
+    /// NVRTC cannot be found or used.
+    #[error("NVRTC, the CUDA compiler, {reason}")]
+    Nvrtc {
+        /// Where it was looked for, or what failed, and the remedy.
+        reason: String,
+    },
+    /// A GPU kernel that does not compile; a defect of this program or of the compiler.
+    #[error("GPU kernel {kernel}: {reason}")]
+    Cuda {
+        /// Name of the kernel.
+        kernel: String,
+        /// The compiler's message.
+        reason: String,
+    },
     /// A graph that no program can be made of.
     #[error("{reason}")]
     Plan {

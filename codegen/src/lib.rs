@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod cranelift;
+pub mod cuda;
 pub mod error;
 pub mod kernels;
 pub mod kir;

@@ -4,6 +4,8 @@
 //! compiler nor the runtime; `docs/formats.md` describes the format for other programs.
 
 pub mod error;
+pub mod gpu;
+mod gpu_check;
 pub mod level;
 pub mod manifest;
 pub mod plan;
@@ -11,6 +13,7 @@ pub mod reader;
 pub mod writer;
 
 pub use error::Error;
+pub use gpu::{GpuTarget, SmArch};
 pub use level::Level;
 pub use manifest::{Kernel, Layer, Manifest, Model, Target};
 pub use plan::{Arg, Host, Items, Program, Scalar, Step, Work};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::GpuTarget;
 use crate::level::Level;
 use crate::plan::Program;
 
@@ -25,6 +26,9 @@ pub struct Manifest {
     pub layers: Vec<Layer>,
     /// Native code by target.
     pub targets: Vec<Target>,
+    /// Kernels and launches by GPU architecture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuTarget>,
     /// The kernels; every target has code for each.
     pub kernels: Vec<Kernel>,
     /// The forward passes.

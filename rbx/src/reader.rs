@@ -164,7 +164,13 @@ impl Artifact {
                 return Err(format!("target {}: no code at {entry}", target.level));
             }
         }
+        let section = |name: &str| self.tensors.get(name).map(|t| t.range.clone());
+        for target in &self.manifest.gpus {
+            crate::gpu_check::check(target, &self.manifest.model, &section)?;
+        }
         let steps = self.manifest.programs.iter().map(|p| p.steps.len());
+        let gpus = self.manifest.gpus.iter().flat_map(|g| &g.programs);
+        let steps = steps.chain(gpus.map(|p| p.steps.len()));
         if self.manifest.model.n_layers > steps.max().unwrap_or(0) {
             return Err("has more layers than steps".into());
         }

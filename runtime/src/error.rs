@@ -128,6 +128,37 @@ pub enum Error {
         /// This machine's level.
         machine: &'static str,
     },
+    /// A CUDA driver, device or kernel that cannot be used.
+    #[error("CUDA: {reason}")]
+    Cuda {
+        /// What was tried and what the driver said.
+        reason: String,
+    },
+    /// The artifact has no code for the GPU.
+    #[error(
+        "the artifact has {offered} for GPUs, device {device} is {card}: compile it with \
+         --target cuda:{card}"
+    )]
+    NoGpuCode {
+        /// The architectures that it has code for.
+        offered: String,
+        /// The device's number.
+        device: usize,
+        /// The device's architecture.
+        card: String,
+    },
+    /// A model or session that does not fit into device memory.
+    #[error("{what} needs {needed} bytes of device memory, device {device} has {free} free")]
+    DeviceMemory {
+        /// What was to be put there.
+        what: &'static str,
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// The device's number.
+        device: usize,
+    },
     /// The artifact's plan cannot be carried out.
     #[error("the artifact's plan {reason}")]
     Plan {

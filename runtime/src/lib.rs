@@ -8,6 +8,7 @@
 //! - [`exec_memory`]: native kernels, mapped read-and-execute.
 //! - [`aligned`]: zeroed memory for the executor's intermediate buffers.
 //! - [`kv_cache`]: keys and values of the tokens so far.
+//! - [`device`]: where a model runs; `cuda`: NVIDIA GPUs (cargo feature `cuda`).
 //! - [`model`]: an artifact, opened; [`session`]: one sequence that it reads and continues.
 //! - [`step_clock`]: where the time of a run goes.
 //! - [`sampler`]: from logits to the next token.
@@ -17,6 +18,9 @@
 pub mod aligned;
 pub mod barrier;
 pub mod chat;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod device;
 pub mod error;
 pub mod exec_memory;
 pub mod kv_cache;
@@ -31,11 +35,13 @@ pub mod tokenizer_config;
 pub mod topology;
 
 mod chat_json;
+mod cpu_engine;
 mod executor;
 mod nucleus;
 mod strftime;
 mod wait;
 
+pub use device::Device;
 pub use error::Error;
 pub use model::Model;
 pub use session::Session;

@@ -1,38 +1,34 @@
-//! One sequence: a key/value cache, an arena, and the programs that run on them.
+//! One sequence that a model reads and continues, wherever the model runs.
 
 use std::sync::Arc;
 
-use crate::aligned::AlignedBytes;
+use crate::cpu_engine::CpuEngine;
+#[cfg(feature = "cuda")]
+use crate::cuda::session::CudaSession;
 use crate::error::Error;
-use crate::executor::{Executor, Extent, Memory};
-use crate::kv_cache::{KvCache, LayerShape};
 use crate::model::Model;
 use crate::pool::Pool;
 use crate::step_clock::StepClock;
 
 /// A sequence being read and continued by a model.
 pub struct Session {
-    // Dropped first: it points into everything below.
-    programs: Vec<ReadyProgram>,
-    arena: AlignedBytes,
-    ids: AlignedBytes,
-    rows: AlignedBytes,
-    cache: KvCache,
-    pool: Arc<Pool>,
+    // Dropped first: it points into the model.
+    engine: Engine,
     context: usize,
     position: usize,
     vocab: usize,
     model: Arc<Model>,
 }
 
-struct ReadyProgram {
-    executor: Executor,
-    max_tokens: usize,
-    logits: usize,
+enum Engine {
+    Cpu(Box<CpuEngine>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<CudaSession>),
 }
 
 impl Session {
-    /// A session with room for `context` positions.
+    /// A session with room for `context` positions, on the device of the model. On a GPU, the
+    /// pool's threads are not used.
     ///
     /// # Errors
     /// A context beyond the model's, or memory that the system does not grant.
@@ -42,46 +38,10 @@ impl Session {
         if context == 0 || context > limit {
             return Err(Error::Context { context, limit });
         }
-        let shape = LayerShape {
-            n_kv_heads: manifest.model.n_kv_heads,
-            head_dim: manifest.model.head_dim,
-        };
-        let programs = &manifest.programs;
-        let arena_bytes = programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
-        let most = programs.iter().map(|p| p.max_tokens).max().unwrap_or(0);
-        if most == 0 {
-            let reason = "has no program".to_string();
-            return Err(Error::Plan { reason });
-        }
-        let mut arena = AlignedBytes::zeroed(arena_bytes, "the arena")?;
-        let mut ids = AlignedBytes::zeroed(most.saturating_mul(4), "token ids")?;
-        let mut rows = AlignedBytes::zeroed(most.saturating_mul(4), "row indices")?;
-        let mut cache = KvCache::new(&vec![shape; manifest.model.n_layers], context)?;
-        let mut memory = Memory {
-            model: &model,
-            arena: arena.as_mut_ptr(),
-            ids: ids.as_mut_ptr(),
-            rows: rows.as_mut_ptr(),
-            cache: &mut cache,
-        };
-        let programs = programs
-            .iter()
-            .map(|p| {
-                Ok(ReadyProgram {
-                    executor: Executor::new(p, &mut memory)?,
-                    max_tokens: p.max_tokens,
-                    logits: p.logits,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+        let engine = Engine::new(&model, pool, context)?;
         Ok(Session {
             vocab: manifest.model.vocab_size,
-            programs,
-            arena,
-            ids,
-            rows,
-            cache,
-            pool,
+            engine,
             context,
             position: 0,
             model,
@@ -91,6 +51,11 @@ impl Session {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Whether the model runs on a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        !matches!(self.engine, Engine::Cpu(_))
     }
 
     /// Positions read so far.
@@ -105,16 +70,20 @@ impl Session {
 
     /// Bytes of the key/value cache.
     pub fn cache_bytes(&self) -> usize {
-        self.cache.bytes()
+        match &self.engine {
+            Engine::Cpu(engine) => engine.cache_bytes(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.cache_bytes(),
+        }
     }
 
     /// Tokens that one step takes at most.
     pub fn max_tokens(&self) -> usize {
-        self.programs
-            .iter()
-            .map(|p| p.max_tokens)
-            .max()
-            .unwrap_or(0)
+        match &self.engine {
+            Engine::Cpu(engine) => engine.max_tokens(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.max_tokens(),
+        }
     }
 
     /// Forgets everything after `position`.
@@ -129,13 +98,15 @@ impl Session {
     /// # Errors
     /// Ids outside the vocabulary, too many tokens, or a full context; nothing is read then.
     pub fn step(&mut self, ids: &[u32], rows: &[u32]) -> Result<&[f32], Error> {
-        let (chosen, extent) = self.prepare(ids, rows)?;
-        let program = &mut self.programs[chosen];
-        let all = 0..program.executor.len();
-        program.executor.run(&self.pool, extent, all, None)?;
+        let program = self.program(ids, rows)?;
+        let position = self.position;
+        let logits = match &mut self.engine {
+            Engine::Cpu(engine) => engine.step(program, ids, rows, position)?,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.step(program, ids, rows, position)?,
+        };
         self.position += ids.len();
-        let first = program.logits / 4;
-        Ok(&self.arena.as_f32()[first..][..rows.len() * self.vocab])
+        Ok(logits)
     }
 
     /// Reads tokens as [`Session::step`] does, one launch at a time: `observe` sees the number of
@@ -150,58 +121,111 @@ impl Session {
         rows: &[u32],
         observe: &mut dyn FnMut(usize, usize, &[u8]),
     ) -> Result<(), Error> {
-        let (chosen, extent) = self.prepare(ids, rows)?;
-        for step in 0..self.programs[chosen].executor.len() {
-            let executor = &mut self.programs[chosen].executor;
-            executor.run(&self.pool, extent, step..step + 1, None)?;
-            observe(chosen, step, self.arena.as_slice());
+        let program = self.program(ids, rows)?;
+        let position = self.position;
+        match &mut self.engine {
+            Engine::Cpu(engine) => engine.trace(program, ids, rows, position, observe)?,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.trace(program, ids, rows, position, observe)?,
         }
         self.position += ids.len();
         Ok(())
     }
 
     /// Reads tokens as [`Session::step`] does and adds to `clock` how long each step of the
-    /// program took; gives the number of the program.
+    /// program took; gives the number of the program. `None` on a GPU.
     ///
     /// # Errors
     /// As [`Session::step`].
-    pub fn time(&mut self, ids: &[u32], rows: &[u32], clock: &StepClock) -> Result<usize, Error> {
-        let (chosen, extent) = self.prepare(ids, rows)?;
-        let executor = &mut self.programs[chosen].executor;
-        let all = 0..executor.len();
-        executor.run(&self.pool, extent, all, Some(clock))?;
+    pub fn time(
+        &mut self,
+        ids: &[u32],
+        rows: &[u32],
+        clock: &StepClock,
+    ) -> Option<Result<usize, Error>> {
+        let program = match self.program(ids, rows) {
+            Ok(program) => program,
+            Err(error) => return Some(Err(error)),
+        };
+        let position = self.position;
+        let timed = match &mut self.engine {
+            Engine::Cpu(engine) => engine.time(program, ids, rows, position, clock),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => return None,
+        };
         self.position += ids.len();
+        Some(timed.map(|()| program))
+    }
+
+    /// Reads `id`, then the most probable token after it, and so on, `count` tokens in all or as
+    /// many as the device does at once, without the caller in between; gives the chosen tokens.
+    /// `None` where the device has no such thing: [`Session::step`] does.
+    ///
+    /// # Errors
+    /// As [`Session::step`].
+    pub fn greedy(&mut self, id: u32, count: usize) -> Option<Result<Vec<u32>, Error>> {
+        match &mut self.engine {
+            Engine::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Some(self.greedy_on_device(id, count)),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn greedy_on_device(&mut self, id: u32, count: usize) -> Result<Vec<u32>, Error> {
+        self.check(&[id], &[0])?;
+        self.check_room(count)?;
+        let position = self.position;
+        let Engine::Cuda(session) = &mut self.engine else {
+            return Ok(Vec::new());
+        };
+        let chosen = session.greedy(id, count, position)?;
+        self.position += chosen.len();
         Ok(chosen)
     }
 
-    /// Checks the tokens, puts them where kernels read them, and picks the program.
-    fn prepare(&mut self, ids: &[u32], rows: &[u32]) -> Result<(usize, Extent), Error> {
+    /// Where the time of a decode step goes, measured after the positions read so far. `None` on
+    /// the processor.
+    ///
+    /// # Errors
+    /// A device that was lost.
+    #[cfg(feature = "cuda")]
+    pub fn profile(&mut self) -> Option<Result<crate::cuda::profile::Profile, Error>> {
+        let Engine::Cuda(session) = &mut self.engine else {
+            return None;
+        };
+        let target = self.model.cuda()?.target(self.model.manifest());
+        Some(session.profile(target, self.position.min(self.context - 1)))
+    }
+
+    /// Bytes a second that the device reads from its memory, measured. `None` on the processor.
+    ///
+    /// # Errors
+    /// A device that was lost.
+    #[cfg(feature = "cuda")]
+    pub fn device_bandwidth(&self) -> Option<Result<f64, Error>> {
+        let Engine::Cuda(session) = &self.engine else {
+            return None;
+        };
+        let target = self.model.cuda()?.target(self.model.manifest());
+        Some(session.read_bandwidth(target))
+    }
+
+    /// Checks the tokens and picks the program.
+    fn program(&self, ids: &[u32], rows: &[u32]) -> Result<usize, Error> {
         self.check(ids, rows)?;
-        let chosen = self
-            .programs
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| p.max_tokens >= ids.len())
-            .min_by_key(|(_, p)| p.max_tokens)
-            .map(|(i, _)| i);
-        let Some(chosen) = chosen else {
-            return Err(Error::Step {
-                reason: format!(
-                    "{} tokens at once, the most is {}",
-                    ids.len(),
-                    self.max_tokens()
-                ),
-            });
+        let chosen = match &self.engine {
+            Engine::Cpu(engine) => engine.program(ids.len()),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.program(ids.len()),
         };
-        fill(&mut self.ids, ids);
-        fill(&mut self.rows, rows);
-        let extent = Extent {
-            tokens: ids.len(),
-            rows: rows.len(),
-            start: self.position,
-            capacity: self.cache.capacity(),
-        };
-        Ok((chosen, extent))
+        chosen.ok_or_else(|| Error::Step {
+            reason: format!(
+                "{} tokens at once, the most is {}",
+                ids.len(),
+                self.max_tokens()
+            ),
+        })
     }
 
     /// Reads any number of tokens and gives the logits of the last one, `[vocab]`. `progress` is
@@ -255,9 +279,13 @@ impl Session {
     }
 }
 
-/// Copies ids or row numbers, all below 2³¹, as i32.
-fn fill(buffer: &mut AlignedBytes, values: &[u32]) {
-    for (to, value) in buffer.as_mut_slice().chunks_exact_mut(4).zip(values) {
-        to.copy_from_slice(&value.to_le_bytes());
+impl Engine {
+    fn new(model: &Arc<Model>, pool: Arc<Pool>, context: usize) -> Result<Engine, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(cuda) = model.cuda() {
+            let session = CudaSession::new(Arc::clone(cuda), model.manifest(), context)?;
+            return Ok(Engine::Cuda(Box::new(session)));
+        }
+        Ok(Engine::Cpu(Box::new(CpuEngine::new(model, pool, context)?)))
     }
 }

@@ -10,13 +10,16 @@ use rabitc_ir::Graph;
 /// One stage to write out: `STAGE` or `STAGE:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emit {
-    /// `ir`, `ir-after=PASS`, `kir`, `clif`, `llvm`, `asm` or `dot`.
+    /// `ir`, `ir-after=PASS`, `kir`, `clif`, `llvm`, `asm`, `dot`, `cuda`, `ptx` or
+    /// `sass`.
     pub stage: String,
     /// The file; standard output without one.
     pub file: Option<PathBuf>,
 }
 
-const STAGES: [&str; 6] = ["ir", "kir", "clif", "llvm", "asm", "dot"];
+const STAGES: [&str; 9] = [
+    "ir", "kir", "clif", "llvm", "asm", "dot", "cuda", "ptx", "sass",
+];
 
 impl FromStr for Emit {
     type Err = String;
@@ -114,10 +117,10 @@ mod tests {
         assert_eq!("asm".parse::<Emit>().unwrap().file, None);
         assert_eq!("asm:-".parse::<Emit>().unwrap().file, None);
         assert!(
-            "ptx"
+            "spirv"
                 .parse::<Emit>()
                 .unwrap_err()
-                .contains("no stage `ptx`")
+                .contains("no stage `spirv`")
         );
         assert!(
             "ir-after=x"

@@ -10,12 +10,14 @@ use rabitc_passes::materialize::Materialized;
 use rabitc_rbx::{CHAT_TEMPLATE, Entry, GRAPH, TOKENIZER, TOKENIZER_CONFIG};
 
 use super::code::Code;
+use super::gpu::GpuCode;
 
 /// The graph, the code and the texts.
 pub fn sections<'a>(
     run_graph: &Graph,
     texts: Vec<(&'static str, String)>,
     code: &'a Code,
+    gpu: &'a GpuCode,
 ) -> Vec<Entry<'a>> {
     let mut out = Vec::new();
     let graph = rabitc_ir::text::print(run_graph);
@@ -23,6 +25,15 @@ pub fn sections<'a>(
     for (target, bytes) in code.targets.iter().zip(&code.sections) {
         out.push(Entry {
             name: target.section.clone(),
+            dtype: "U8",
+            shape: vec![bytes.len()],
+            bytes: bytes.len(),
+            produce: Box::new(move || Ok(bytes.clone())),
+        });
+    }
+    for (name, bytes) in &gpu.sections {
+        out.push(Entry {
+            name: name.clone(),
             dtype: "U8",
             shape: vec![bytes.len()],
             bytes: bytes.len(),

@@ -33,6 +33,14 @@ pub fn name_kernels(manifest: &mut Manifest) {
                 }
             }
         }
+        for gpu in &manifest.gpus {
+            for step in gpu.programs.iter().flat_map(|p| &p.steps) {
+                let name = &gpu.kernels[step.kernel].name;
+                if step.node == layer.node && !layer.kernels.contains(name) {
+                    layer.kernels.push(name.clone());
+                }
+            }
+        }
     }
 }
 

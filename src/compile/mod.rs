@@ -3,6 +3,7 @@
 pub mod code;
 pub mod emit;
 pub mod entries;
+pub mod gpu;
 pub mod layers;
 pub mod machine;
 
@@ -10,14 +11,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::plan::{KernelTable, PlanOptions, plan};
 use rabitc_frontend::{Checkpoint, LowerOptions, ModelInfo, lower};
 use rabitc_ir::{Graph, WeightStore};
 use rabitc_passes::fitted::FittedStore;
 use rabitc_passes::materialize::materialize;
 use rabitc_passes::svid::Init;
-use rabitc_rbx::{Level, Manifest, Model};
+use rabitc_rbx::{Level, Manifest, Model, SmArch};
 
 use emit::Emit;
 
@@ -27,8 +28,10 @@ pub struct Options {
     pub checkpoint: PathBuf,
     /// Where the artifact goes; nothing is written without one.
     pub output: Option<PathBuf>,
-    /// CPU levels to generate code for.
-    pub levels: Vec<Level>,
+    /// What to generate code for.
+    pub targets: Targets,
+    /// Bit planes of activations in residual-binary products on GPUs, 8 or 16.
+    pub planes: usize,
     /// The code generator.
     pub backend: code::BackendChoice,
     /// What the passes are told.
@@ -41,6 +44,15 @@ pub struct Options {
     pub emit: Vec<Emit>,
     /// The options that matter to the result, for the manifest.
     pub record: BTreeMap<String, String>,
+}
+
+/// CPU levels and GPU architectures, each lowest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// CPU levels.
+    pub levels: Vec<Level>,
+    /// GPU architectures.
+    pub gpus: Vec<SmArch>,
 }
 
 /// Told how far a compilation is.
@@ -112,16 +124,26 @@ pub fn assemble(
     let (run_graph, tensors) = materialize(&graph)?;
     emit::dot(&options.emit, &run_graph)?;
     let mut kernels = KernelTable::default();
-    let programs = [PlanOptions::DECODE, PlanOptions::PREFILL]
-        .into_iter()
-        .map(|o| plan(&run_graph, o, &mut kernels).context("planning"))
+    let modes = match options.targets.levels.is_empty() {
+        true => &[][..],
+        false => &[PlanOptions::DECODE, PlanOptions::PREFILL][..],
+    };
+    let programs = modes
+        .iter()
+        .map(|o| plan(&run_graph, *o, &mut kernels).context("planning"))
         .collect::<Result<Vec<_>>>()?;
     clock.lap("passes and plan");
     progress.phase("generating code", 0);
     let code = code::generate(
         &kernels.specs,
-        &options.levels,
+        &options.targets.levels,
         options.backend,
+        &options.emit,
+    )?;
+    let gpu = gpu::generate(
+        &run_graph,
+        &options.targets.gpus,
+        options.planes,
         &options.emit,
     )?;
     clock.lap("code");
@@ -136,6 +158,7 @@ pub fn assemble(
         built_from,
         layers: layers::layers(&run_graph, &graph, input.store),
         targets: code.targets.clone(),
+        gpus: gpu.targets.clone(),
         kernels: code.kernels.clone(),
         programs,
         hashes: BTreeMap::new(),
@@ -143,7 +166,7 @@ pub fn assemble(
     layers::name_kernels(&mut manifest);
     let mut output_bytes = 0;
     if let Some(output) = &options.output {
-        let mut entries = entries::sections(&run_graph, input.sections, &code);
+        let mut entries = entries::sections(&run_graph, input.sections, &code, &gpu);
         entries.extend(entries::weights(&graph, &tensors, &store)?);
         let total = entries.iter().map(|e| e.bytes as u64).sum();
         let fits = store.layers() > 0;
@@ -212,23 +235,64 @@ fn describe(info: &ModelInfo) -> Model {
     }
 }
 
-/// The levels that `--target` names, each once, lowest first.
-pub fn parse_targets(text: &str) -> Result<Vec<Level>> {
-    let mut levels = Vec::new();
+/// What `--target` names: CPU levels and GPU architectures, each once.
+///
+/// # Errors
+/// A target that there is no such thing as, or a machine below every CPU level.
+pub fn parse_targets(text: &str) -> Result<Targets> {
+    let mut targets = Targets::default();
+    let mut kind = "";
     for target in text.split(',').map(str::trim) {
-        let level = target.strip_prefix("cpu:").ok_or_else(|| {
-            anyhow!(
-                "unknown target `{target}`: targets are cpu:native or cpu:LEVEL, e.g. cpu:x86-64-v3"
-            )
-        })?;
-        levels.push(match level {
-            "native" => Level::native().ok_or_else(|| {
-                anyhow!("this machine is below every CPU level that code can be generated for")
-            })?,
-            name => name.parse().map_err(|e: String| anyhow!(e))?,
-        });
+        // `cuda:sm_90,sm_80`: a name without a kind has that of the one before.
+        let (here, name) = target.split_once(':').unwrap_or((kind, target));
+        kind = here;
+        match kind {
+            "cpu" => targets.levels.push(cpu_level(name)?),
+            "cuda" => targets
+                .gpus
+                .push(name.parse().map_err(|e: String| anyhow!(e))?),
+            _ => bail!(
+                "unknown target `{target}`: targets are cpu:native, cpu:LEVEL, e.g. cpu:x86-64-v3, \
+                 and cuda:ARCHITECTURE, e.g. cuda:sm_90"
+            ),
+        }
     }
-    levels.sort();
-    levels.dedup();
-    Ok(levels)
+    targets.levels.sort();
+    targets.levels.dedup();
+    targets.gpus.sort();
+    targets.gpus.dedup();
+    Ok(targets)
+}
+
+fn cpu_level(name: &str) -> Result<Level> {
+    match name {
+        "native" => Level::native().ok_or_else(|| {
+            anyhow!("this machine is below every CPU level that code can be generated for")
+        }),
+        name => name.parse().map_err(|e: String| anyhow!(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_targets;
+
+    #[test]
+    fn targets_are_sorted_and_a_kind_holds_on() {
+        let targets = parse_targets("cuda:sm_90, sm_80,cpu:x86-64-v3,cuda:sm_90").unwrap();
+        let gpus: Vec<_> = targets.gpus.iter().map(|g| g.to_string()).collect();
+        assert_eq!(gpus, ["sm_80", "sm_90"]);
+        assert_eq!(targets.levels.len(), 1);
+        for (bad, word) in [
+            ("sm_90", "unknown target"),
+            ("cuda:sm_70", "older"),
+            ("cuda:90", "no GPU"),
+            ("tpu:1", "unknown"),
+        ] {
+            assert!(
+                parse_targets(bad).unwrap_err().to_string().contains(word),
+                "{bad}"
+            );
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `rabitc bench`: how fast an artifact reads and generates, and what the memory allows.
 
+mod device_steps;
 mod measure;
 mod render;
 mod stats;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui;
 
 /// Measure the speed of an artifact on this machine
@@ -43,7 +44,8 @@ pub struct Args {
     /// Positions that are in the context before each test
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
-    /// Show where the time of a generated token goes, step by step, instead
+    /// Show where the time of a generated token goes, step by step, instead; on a GPU, every part
+    /// of one step after --depth positions
     #[arg(long, conflicts_with = "output")]
     steps: bool,
     /// The form of the result
@@ -51,6 +53,8 @@ pub struct Args {
     output: Form,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// The form of the result.
@@ -79,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repetitions == 0 {
         bail!("-r 0: there is nothing to measure");
     }
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;
     let needed = args.depth.saturating_add(args.prompt.max(args.generate));
     if needed > limit {
@@ -97,6 +101,9 @@ pub fn run(args: &Args) -> Result<()> {
         repetitions: args.repetitions,
     };
     if args.steps {
+        if let Some(table) = device_steps::table(&mut session, args.depth)? {
+            return ui::print(&table);
+        }
         return ui::print(&steps::table(&mut session, &plan)?);
     }
     let samples = measure::measure(&mut session, &pool, &plan)?;

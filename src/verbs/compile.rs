@@ -62,12 +62,14 @@ pub struct Args {
     /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
     #[arg(long, value_name = "FORM", value_parser = parse_head)]
     lm_head: Option<HeadForm>,
-    /// The format of activations inside residual-binary products: int8 or int16 (partial sums as
-    /// integers, one scale for 256 inputs), f32 (exact up to rounding), or auto: the most exact
-    /// one that keeps up with the memory on the target
+    /// The format of activations inside residual-binary products. On CPUs: int8 or int16 (partial
+    /// sums as integers, one scale for 256 inputs), f32 (exact up to rounding), or auto: the most
+    /// exact one that keeps up with the memory on the target. On GPUs: int8 (whole numbers of 8
+    /// bits, one scale for 256 inputs); anything else is 16 bits
     #[arg(long, default_value = "auto", value_parser = ["auto", "int8", "int16", "f32"])]
     activations: String,
-    /// What to generate code for: cpu:native or CPU levels, e.g. cpu:x86-64-v2,cpu:x86-64-v3
+    /// What to generate code for, separated by commas: cpu:native, CPU levels, e.g. cpu:x86-64-v3,
+    /// and GPU architectures, e.g. cuda:sm_90,sm_80
     #[arg(long, default_value = "cpu:native")]
     target: String,
     /// The code generator: cranelift (128-bit vectors), llvm (as wide as the target has), or auto:
@@ -86,8 +88,8 @@ pub struct Args {
     /// 2048 positions of context
     #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"])]
     rope_precision: String,
-    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, llvm, asm, dot
-    /// (may be repeated or separated by commas)
+    /// Write a stage to standard output or a file: ir, ir-after=PASS, kir, clif, llvm, asm, dot,
+    /// cuda, ptx, sass (may be repeated or separated by commas)
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
     emit: Vec<Emit>,
     /// Print the summary as JSON
@@ -102,6 +104,7 @@ Examples:
   rabitc compile Qwen3-0.6B -o dense.rbx --keep-dense --activations f32
   rabitc compile Qwen3-0.6B -o fast.rbx --tuned
   rabitc compile models/books-1m --emit ir-after=fuse-paths
+  rabitc compile Llama-3.2-1B -o llama.rbx --target cpu:native,cuda:sm_90
   rabitc compile models/books-1m --emit asm:kernels.s,kir:kernels.kir";
 
 fn parse_head(text: &str) -> Result<HeadForm, String> {
@@ -153,8 +156,8 @@ fn options(args: &Args) -> Result<Options> {
         },
     };
     let backend = BackendChoice::parse(&args.backend);
-    let levels = compile::parse_targets(&args.target)?;
-    let machine = machine::machine(&*backend.backend()?, &levels);
+    let targets = compile::parse_targets(&args.target)?;
+    let machine = machine::machine(&*backend.backend()?, &targets.levels);
     let activations = match args.activations.as_str() {
         "f32" => Activations::F32,
         "int16" => Activations::Int16,
@@ -162,13 +165,22 @@ fn options(args: &Args) -> Result<Options> {
         _ => machine::activations(&machine),
     };
     let tuned = match &args.tuned {
-        Some(file) => tuned(file.as_deref(), &*backend.backend()?, &levels, activations)?,
+        Some(file) => tuned(
+            file.as_deref(),
+            &*backend.backend()?,
+            &targets.levels,
+            activations,
+        )?,
         None => BTreeMap::new(),
     };
     Ok(Options {
         checkpoint: args.checkpoint.clone(),
         output: args.output.clone(),
-        levels,
+        targets,
+        planes: match args.activations.as_str() {
+            "int8" => 8,
+            _ => 16,
+        },
         backend,
         passes: rabitc_passes::Options {
             paths: args.paths.into(),

@@ -12,7 +12,7 @@ use rabitc_runtime::pool::Pool;
 use rabitc_runtime::{Model, Session};
 use serde::Serialize;
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui::{self, Align, Table, Unit};
 use score::Totals;
 
@@ -52,6 +52,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -76,8 +78,12 @@ struct Report {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let model = open::model(&args.model)?;
-    let other = args.against.as_deref().map(open::model).transpose()?;
+    let model = open::model(&args.model, args.device)?;
+    let other = args
+        .against
+        .as_deref()
+        .map(|path| open::model(path, args.device))
+        .transpose()?;
     if let Some(other) = &other {
         check_comparable(&model, other)?;
     }

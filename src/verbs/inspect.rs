@@ -1,5 +1,6 @@
 //! `rabitc inspect`: what an artifact holds.
 
+mod gpu;
 pub mod group;
 mod listing;
 mod overview;
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
         return ui::print_json(artifact.manifest());
     }
     if !(args.hashes || args.plan || args.graph) {
-        return ui::print(&overview::overview(&artifact));
+        return ui::print(&(overview::overview(&artifact) + &gpu::gpus(&artifact)));
     }
     if args.hashes {
         ui::print(&listing::hashes(&artifact))?;

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui::{self, Unit};
 
 /// Write the logits of token ids to a safetensors file
@@ -37,6 +37,8 @@ pub struct Args {
     decode: bool,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -50,7 +52,7 @@ In Python:
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, args.device)?;
     let vocab = model.manifest().model.vocab_size;
     let input = Input::read(&args.ids, vocab)?;
     let limit = model.manifest().model.context_length;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compile;
+pub mod doctor;
 pub mod eval;
 pub mod inspect;
 pub mod logits;

@@ -15,7 +15,7 @@ use rabitc_runtime::pool::Pool;
 use rabitc_runtime::sampler::{Sampler, SamplerOptions};
 use rabitc_runtime::tokenizer::Tokenizer;
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 use generate::{Limits, generate};
 use report::{Output, Report};
 use sampling::SamplingArgs;
@@ -73,6 +73,8 @@ pub struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
 }
 
@@ -110,7 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("nothing to continue: give -p TEXT, --ids IDS or --chat");
     }
     let runner = Runner {
-        model: open::model(&args.model)?,
+        model: open::model(&args.model, args.device)?,
         pool: args.threads.pool()?,
         sampling,
         args,
@@ -196,6 +198,7 @@ impl Runner<'_> {
         Limits {
             max_tokens: self.args.max_tokens.unwrap_or(default),
             eos,
+            greedy: self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0,
         }
     }
 

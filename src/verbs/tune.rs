@@ -169,7 +169,9 @@ fn level(target: &str) -> Result<Level> {
         "cpu" => "cpu:native",
         other => other,
     };
-    match parse_targets(target)?[..] {
+    let targets = parse_targets(target)?;
+    match targets.levels[..] {
+        _ if !targets.gpus.is_empty() => bail!("--target {target}: only CPUs are tuned so far"),
         [level] => Ok(level),
         _ => bail!("--target: one at a time is measured"),
     }

@@ -9,7 +9,7 @@ use rabitc_runtime::{Model, Session};
 
 use rabitc::verify::{Check, verify};
 
-use crate::open::{self, ThreadArgs};
+use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui::{self, Align, Table};
 
 /// Check an artifact: every hash, and every kernel against the reference interpreter
@@ -35,6 +35,8 @@ pub struct Args {
     seed: u64,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +44,7 @@ pub struct Args {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let model = open::model(&args.model)?;
+    let model = open::model(&args.model, args.device)?;
     model.artifact().check()?;
     let tensors = model.artifact().tensors().count();
     let checks = match args.hashes_only {
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         .filter(|c| c.worst.is_nan() || c.worst > 1.0)
         .collect();
     if args.json {
-        let (passed, level) = (failed.is_empty(), model.level().name());
+        let (passed, level) = (failed.is_empty(), model.runs_on());
         ui::print_json(&serde_json::json!({
             "passed": passed, "level": level, "tensors": tensors, "kernels": checks,
         }))?;

@@ -7,14 +7,15 @@
 
 mod bounds;
 mod store;
+mod tolerance;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, anyhow};
 use rabitc_ir::interp::EvalContext;
 use rabitc_ir::{Graph, NodeId, Op, Tensor};
-use rabitc_rbx::{Arg, Host, Program, Step, Work};
 use rabitc_runtime::Session;
+use rabitc_runtime::model::StepInfo;
 
 pub use store::ArtifactStore;
 
@@ -51,11 +52,12 @@ pub fn verify(
     let mut seen = BTreeSet::new();
     let mut weights = HashMap::new();
     let mut start = session.position();
+    let planes = model.gpu_planes();
     for ids in runs {
         let rows: Vec<u32> = (0..ids.len() as u32).collect();
         let trace = record(session, graph, ids, &rows)?;
-        let program = &model.manifest().programs[trace.program];
-        let names = kernel_names(program, &model.manifest().kernels);
+        let program = model.program_name(trace.program);
+        let names = kernel_names(model.steps(trace.program));
         let mut values = inputs(graph, ids, &rows, start);
         for id in graph.order() {
             let node = graph.node(id);
@@ -80,7 +82,10 @@ pub fn verify(
                     .map_err(|e| anyhow!("{e}"))?;
                 if let (Some(found), true) = (&found, fresh) {
                     progress(&node.name);
-                    let bound = bounds::bounds(&node.op, &operands, &expected);
+                    let bound = match planes {
+                        None => bounds::bounds(&node.op, &operands, &expected),
+                        Some(p) => tolerance::tolerance(&node.op, &operands, &expected, p),
+                    };
                     checks.push(compare(
                         node,
                         kernels,
@@ -110,53 +115,37 @@ struct Trace {
 
 fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Result<Trace> {
     let model = session.model().clone();
-    let manifest = model.manifest();
     let mut trace = Trace {
         program: 0,
         values: HashMap::new(),
     };
+    let mut programs: BTreeMap<usize, Vec<StepInfo<'_>>> = BTreeMap::new();
     session.trace(ids, rows, &mut |program, index, arena| {
         trace.program = program;
-        let step = &manifest.programs[program].steps[index];
-        let result = result_offset(step, &manifest.kernels);
-        if let (Some(offset), Some(id)) = (result, graph.find(&step.node)) {
+        let step = &programs
+            .entry(program)
+            .or_insert_with(|| model.steps(program))[index];
+        if let (Some(offset), Some(id)) = (step.result, graph.find(step.node)) {
             let n = ids.len() * graph.ty(id).last().unwrap_or(1);
-            let floats = arena[offset..].chunks_exact(4).take(n);
+            let floats = arena
+                .get(offset..)
+                .unwrap_or_default()
+                .chunks_exact(4)
+                .take(n);
             let values = floats.map(|c| f32::from_le_bytes(c.try_into().expect("4 bytes")));
-            trace.values.insert(step.node.clone(), values.collect());
+            trace.values.insert(step.node.to_string(), values.collect());
         }
     })?;
     Ok(trace)
 }
 
-/// Where a step leaves its node's result, if it is the step that does.
-fn result_offset(step: &Step, kernels: &[rabitc_rbx::Kernel]) -> Option<usize> {
-    let out = match &step.work {
-        Work::Host(Host::RopeTable { out, .. }) => out,
-        Work::Kernel { kernel, args, .. } => {
-            let place = kernels[*kernel].params.iter().position(|p| p == "out")?;
-            &args[place]
-        }
-    };
-    match out {
-        Arg::Arena(offset) => Some(*offset),
-        _ => None,
-    }
-}
-
-fn kernel_names(
-    program: &Program,
-    kernels: &[rabitc_rbx::Kernel],
-) -> BTreeMap<String, Vec<String>> {
+fn kernel_names(steps: Vec<StepInfo<'_>>) -> BTreeMap<String, Vec<String>> {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for step in &program.steps {
-        let list = names.entry(step.node.clone()).or_default();
-        match &step.work {
-            Work::Kernel { kernel, .. } => list.push(kernels[*kernel].name.clone()),
-            Work::Host(Host::RopeTable { inv_freq, .. }) => {
-                list.push(format!("(host) rope_table_{}", inv_freq.len()));
-            }
-        }
+    for step in steps {
+        names
+            .entry(step.node.to_string())
+            .or_default()
+            .push(step.kernel);
     }
     names
 }
@@ -221,7 +210,7 @@ fn drop_constants(weights: &mut HashMap<NodeId, Tensor>) {
 fn compare(
     node: &rabitc_ir::Node,
     kernels: Vec<String>,
-    program: &Program,
+    program: &str,
     tokens: usize,
     found: &Tensor,
     expected: &Tensor,
@@ -240,7 +229,7 @@ fn compare(
     }
     Check {
         kernels,
-        program: program.name.clone(),
+        program: program.to_string(),
         node: node.name.clone(),
         op: node.op.name().to_string(),
         tokens,

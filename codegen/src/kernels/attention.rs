@@ -11,6 +11,9 @@ use crate::kir::{Builder, CmpOp, Elem, Inst, Kernel, Ty, Val, Var};
 /// Positions taken at a time; the cache's blocking of keys.
 const BLOCK: i64 = 16;
 
+/// Sums of scores that are kept apart, in vectors.
+const CHAINS: i64 = 8;
+
 /// Stands for −∞ without making ∞ − ∞.
 const LOWEST: f32 = -1e30;
 
@@ -136,14 +139,18 @@ impl Attention {
         }
     }
 
-    /// Scaled, capped and masked scores of 16 positions.
-    fn scores(&self, b: &mut Builder, head: &Head, block: Val, first: Val) -> Vec<Val> {
-        let lanes = b.lanes() as i64;
-        let vector = b.vec(Elem::F32);
+    /// q · k of 16 positions. Channels are shared out among [`CHAINS`] chains of additions, so that
+    /// one addition need not wait for the one before.
+    fn dots(&self, b: &mut Builder, head: &Head, block: Val) -> Vec<Val> {
+        let (lanes, head_dim) = (b.lanes() as i64, self.head_dim as i64);
+        let (vector, vectors) = (b.vec(Elem::F32), BLOCK / lanes);
         let zero = b.float(0.0);
-        let sums: Vec<_> = (0..BLOCK / lanes).map(|_| b.var(zero)).collect();
-        let keys = b.at(head.keys, block, self.head_dim as i64 * BLOCK * 4);
-        b.for_const(self.head_dim as i64, 1, |b, channel| {
+        let chains = CHAINS / vectors;
+        let sums: Vec<Vec<Var>> = (0..chains)
+            .map(|_| (0..vectors).map(|_| b.var(zero)).collect())
+            .collect();
+        let keys = b.at(head.keys, block, head_dim * BLOCK * 4);
+        let add = |b: &mut Builder, channel: Val, sums: &[Var]| {
             let q = b.at(head.q, channel, 4);
             let q = b.load(Ty::F32, q, 0);
             let q = b.splat(q);
@@ -154,12 +161,37 @@ impl Attention {
                 let s = b.fma(q, k, s);
                 b.set(*sum, s);
             }
-        });
+        };
+        let whole = head_dim / chains * chains;
+        if whole > 0 {
+            b.for_const(whole, chains, |b, channel| {
+                for (chain, sums) in sums.iter().enumerate() {
+                    let channel = b.add_imm(channel, chain as i64);
+                    add(b, channel, sums);
+                }
+            });
+        }
+        if whole < head_dim {
+            let (start, end) = (b.int(whole), b.int(head_dim));
+            b.for_range(start, end, 1, |b, channel| add(b, channel, &sums[0]));
+        }
+        let total = |b: &mut Builder, i: usize| {
+            let first = b.get(sums[0][i]);
+            sums[1..].iter().fold(first, |total, chain| {
+                let s = b.get(chain[i]);
+                b.add(total, s)
+            })
+        };
+        (0..vectors as usize).map(|i| total(b, i)).collect()
+    }
+
+    /// Scaled, capped and masked scores of 16 positions.
+    fn scores(&self, b: &mut Builder, head: &Head, block: Val, first: Val) -> Vec<Val> {
+        let lanes = b.lanes() as i64;
         let base = b.mul_imm(block, BLOCK);
-        let sums = sums.into_iter().enumerate();
-        sums.map(|(i, sum)| {
+        let sums = self.dots(b, head, block).into_iter().enumerate();
+        sums.map(|(i, s)| {
             let scale = b.float(self.scale);
-            let s = b.get(sum);
             let mut s = b.mul(s, scale);
             if self.softcap > 0.0 {
                 s = softcap(b, s, self.softcap);

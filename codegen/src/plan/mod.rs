@@ -1,11 +1,11 @@
 //! The execution plan: graph nodes become kernel launches, launches get phases, buffers get
 //! places in one arena.
 
-mod launch;
+pub(crate) mod launch;
 mod lower;
 mod lower_rb;
 mod phase;
-mod place;
+pub(crate) mod place;
 
 use std::collections::HashMap;
 

@@ -45,10 +45,19 @@ pub fn measure(session: &mut Session, pool: &Arc<Pool>, plan: &Plan) -> Result<S
     let mut sampler = Sampler::new(SamplerOptions::default(), vocab)?;
     let ids = token_ids(session.context(), vocab);
     warm_up(session, &ids, plan)?;
-    let bandwidth = Bandwidth::new(pool)?;
+    let bandwidth = match session.device_bandwidth() {
+        Some(_) => None,
+        None => Some(Bandwidth::new(pool)?),
+    };
+    let read_bandwidth = |session: &Session| -> Result<f64> {
+        match (&bandwidth, session.device_bandwidth()) {
+            (Some(bandwidth), _) => bandwidth.measure(),
+            (None, measured) => Ok(measured.transpose()?.unwrap_or(f64::NAN)),
+        }
+    };
     let mut samples = Samples::default();
     let bar = ui::progress(plan.repetitions as u64, Unit::Items, "measuring");
-    samples.bandwidth.push(bandwidth.measure()?);
+    samples.bandwidth.push(read_bandwidth(session)?);
     for _ in 0..plan.repetitions {
         if plan.prompt > 0 {
             let seconds = read(session, plan.depth, &ids[..plan.prompt])?;
@@ -58,7 +67,7 @@ pub fn measure(session: &mut Session, pool: &Arc<Pool>, plan: &Plan) -> Result<S
             let seconds = generate(session, &mut sampler, plan, ids[0])?;
             samples.generate.push(plan.generate as f64 / seconds);
         }
-        samples.bandwidth.push(bandwidth.measure()?);
+        samples.bandwidth.push(read_bandwidth(session)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -95,7 +104,18 @@ fn read(session: &mut Session, depth: usize, ids: &[u32]) -> Result<f64> {
 fn generate(session: &mut Session, sampler: &mut Sampler, plan: &Plan, first: u32) -> Result<f64> {
     session.rewind(plan.depth);
     let (start, mut id) = (Instant::now(), first);
-    for _ in 0..plan.generate {
+    let mut left = plan.generate;
+    while left > 0 {
+        // Where the device chooses tokens itself, that is the speed of generating them.
+        match session.greedy(id, left) {
+            Some(chosen) => {
+                let chosen = chosen?;
+                left -= chosen.len();
+                id = chosen.last().copied().unwrap_or(id);
+                continue;
+            }
+            None => left -= 1,
+        }
         id = sampler.sample(session.step(&[id], &[0])?)?;
     }
     Ok(start.elapsed().as_secs_f64())

@@ -80,7 +80,7 @@ impl Report {
             artifact_bytes: model.artifact().file_bytes() as u64,
             activations: model.manifest().activations.clone(),
             cpu: cpu_name(),
-            cpu_level: model.level().name().to_owned(),
+            cpu_level: model.runs_on(),
             threads,
             depth: plan.depth,
             tests,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rabitc_rbx::{Manifest, Step, Work};
 use rabitc_runtime::Session;
 use rabitc_runtime::step_clock::StepClock;
@@ -32,7 +32,8 @@ pub fn table(session: &mut Session, plan: &Plan) -> Result<String> {
     session.rewind(plan.depth);
     let (start, mut program) = (Instant::now(), 0);
     for _ in 0..plan.generate {
-        program = session.time(&[0], &[0], &clock)?;
+        let timed = session.time(&[0], &[0], &clock);
+        program = timed.context("the model does not run on the processor")??;
     }
     let total = start.elapsed();
     let times = clock.steps();

@@ -30,7 +30,10 @@ impl Traffic {
         let positions = session.context().next_multiple_of(BLOCK) * windows.len().max(1);
         let position = (session.cache_bytes() / positions) as u64;
         Ok(Traffic {
-            weights: weights(artifact),
+            weights: session
+                .model()
+                .gpu_step_bytes()
+                .unwrap_or_else(|| weights(artifact)),
             attentions: windows.into_iter().map(|w| (w, position)).collect(),
         })
     }

@@ -37,7 +37,8 @@ pub fn table(summary: &Summary, tuned: &Tuned) -> String {
             layer.kernels.last().cloned().unwrap_or_default(),
         ]);
     }
-    let levels = summary.manifest.targets.iter().map(|t| t.level.name());
+    let levels = summary.manifest.targets.iter().map(|t| t.level.to_string());
+    let levels = levels.chain(summary.manifest.gpus.iter().map(|g| g.arch.to_string()));
     let times = summary.times.iter();
     let times = times.map(|(name, t)| format!("{name} {:.2} s", t.as_secs_f64()));
     let tiles = match tuned.is_empty() {
@@ -96,5 +97,6 @@ pub fn json(summary: &Summary, tuned: &Tuned) -> serde_json::Value {
         "layers": summary.manifest.layers,
         "targets": summary.manifest.targets,
         "tiles": {"tuned": measured, "heuristic": heuristic},
+        "gpus": summary.manifest.gpus.iter().map(|g| g.arch.to_string()).collect::<Vec<_>>(),
     })
 }

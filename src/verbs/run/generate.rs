@@ -17,7 +17,12 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Tokens that end the text.
     pub eos: Vec<u32>,
+    /// Whether the most probable token is always taken, so that a device may choose by itself.
+    pub greedy: bool,
 }
+
+/// Tokens that a device chooses before they are shown.
+const AHEAD: usize = 16;
 
 /// Why generation stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -85,6 +90,7 @@ pub fn generate(
         time: start.elapsed(),
     };
     let (start, mut ids) = (Instant::now(), Vec::new());
+    let mut ahead = Ahead::default();
     let finish = loop {
         ids.push(next);
         if limits.eos.contains(&next) {
@@ -94,11 +100,15 @@ pub fn generate(
         if ids.len() >= limits.max_tokens {
             break Finish::Length;
         }
-        if session.position() == session.context() {
+        if ahead.is_empty() && session.position() == session.context() {
             break Finish::Context;
         }
-        next = sampler.sample(session.step(&[next], &[0])?)?;
+        next = match limits.greedy {
+            true => ahead.next(session, sampler, next, limits.max_tokens - ids.len())?,
+            false => sampler.sample(session.step(&[next], &[0])?)?,
+        };
     };
+    ahead.forget(session);
     let steps = Timed {
         tokens: ids.len() - 1,
         time: start.elapsed(),
@@ -109,6 +119,41 @@ pub fn generate(
         prompt,
         steps,
     })
+}
+
+/// Tokens that a device chose before they were asked for.
+#[derive(Default)]
+struct Ahead {
+    chosen: std::collections::VecDeque<u32>,
+}
+
+impl Ahead {
+    fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
+    /// The token after `id`, of which at most `wanted` are still wanted.
+    fn next(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        id: u32,
+        wanted: usize,
+    ) -> Result<u32> {
+        if self.chosen.is_empty() {
+            let room = session.context() - session.position();
+            match session.greedy(id, AHEAD.min(wanted).min(room)) {
+                Some(chosen) => self.chosen.extend(chosen?),
+                None => return Ok(sampler.sample(session.step(&[id], &[0])?)?),
+            }
+        }
+        Ok(self.chosen.pop_front().unwrap_or(id))
+    }
+
+    /// Takes back what the session has read of tokens that nobody asked for.
+    fn forget(&self, session: &mut Session) {
+        session.rewind(session.position() - self.chosen.len());
+    }
 }
 
 /// Reads a prompt and gives the logits of its last token.

@@ -1,0 +1,161 @@
+//! The plan of a GPU target: graph nodes become kernel launches in one order, buffers get places.
+//!
+//! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
+//! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
+
+mod fuse;
+mod heads;
+mod lower;
+mod residual_binary;
+mod table;
+mod tile;
+
+use rabitc_ir::Graph;
+use rabitc_rbx::SmArch;
+use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuProgram, GpuStep, RopeTable};
+
+use crate::CodegenError;
+use crate::cuda::kernels::argmax::Argmax;
+use crate::cuda::kernels::read_memory::ReadMemory;
+use crate::cuda::source::CudaSpec;
+use crate::plan::place::place;
+pub use tile::choose as choose_tile;
+
+/// How a program is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct Mode {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Tokens of a run at most.
+    pub max_tokens: usize,
+    /// Whether products use f16 matrix units, which pay with many tokens.
+    pub many: bool,
+}
+
+/// The programs of a target.
+pub const MODES: [Mode; 3] = [
+    Mode {
+        name: "decode",
+        max_tokens: 1,
+        many: false,
+    },
+    Mode {
+        name: "few",
+        max_tokens: 8,
+        many: false,
+    },
+    Mode {
+        name: "prefill",
+        max_tokens: 512,
+        many: true,
+    },
+];
+
+/// What a target's plan is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
+    /// The architecture.
+    pub arch: SmArch,
+    /// Bit planes of activations, 8 or 16.
+    pub planes: usize,
+}
+
+/// A target's plan, before its kernels are compiled.
+pub struct GpuPlan {
+    /// The kernels, each once.
+    pub kernels: Vec<Box<dyn CudaSpec>>,
+    /// Device memory that is filled when a model is loaded.
+    pub derived: Vec<Derived>,
+    /// The rotary tables.
+    pub rope_tables: Vec<RopeTable>,
+    /// What fills the derived memory.
+    pub setup: Vec<GpuStep>,
+    /// The forward passes.
+    pub programs: Vec<GpuProgram>,
+    /// The launch that chooses the next token after `decode` and moves on to it.
+    pub next: GpuStep,
+    /// Number of the kernel that bandwidth is measured with.
+    pub probe: usize,
+}
+
+/// Tokens that are generated at most before the host has to read them.
+pub const RING: usize = 1024;
+
+/// Plans every program of `graph`, whose weights are named tensors of the artifact.
+///
+/// # Errors
+/// A node or a shape that there is no GPU kernel for, by name.
+pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError> {
+    let mut table = table::Table::default();
+    let fusions = fuse::find(graph);
+    let mut programs = Vec::new();
+    for mode in MODES {
+        let lowered = lower::lower(graph, mode, options, &fusions, &mut table)?;
+        programs.push(finish(lowered, mode)?);
+    }
+    let vocab = graph
+        .outputs()
+        .first()
+        .and_then(|(_, id)| graph.ty(*id).last())
+        .unwrap_or(1);
+    let next = GpuStep {
+        node: "next".into(),
+        kernel: table.kernel(Argmax { vocab, ring: RING }),
+        grid: [Blocks::ONE; 3],
+        args: vec![
+            GpuArg::Arena(programs[0].logits),
+            GpuArg::Ids,
+            GpuArg::Ring,
+            GpuArg::State,
+        ],
+    };
+    Ok(GpuPlan {
+        next,
+        probe: table.kernel(ReadMemory),
+        kernels: table.specs,
+        derived: table.derived,
+        rope_tables: table.rope_tables,
+        setup: table.setup,
+        programs,
+    })
+}
+
+/// Places buffers and resolves operands.
+fn finish(lowered: lower::Lowered, mode: Mode) -> Result<GpuProgram, CodegenError> {
+    let live = lifetimes(&lowered);
+    let placement = place(&lowered.buffers, &live, mode.max_tokens)
+        .ok_or_else(|| CodegenError::plan("the buffers of a step overflow the address space"))?;
+    let arg = |operand: lower::Operand| match operand {
+        lower::Operand::Buffer { id, offset, .. } => GpuArg::Arena(placement.offsets[id] + offset),
+        lower::Operand::Arg(arg) => arg,
+    };
+    let steps = lowered.launches.into_iter().map(|l| GpuStep {
+        node: l.node,
+        kernel: l.kernel,
+        grid: l.grid,
+        args: l.args.into_iter().map(arg).collect(),
+    });
+    Ok(GpuProgram {
+        name: mode.name.into(),
+        max_tokens: mode.max_tokens,
+        arena_bytes: placement.bytes,
+        logits: placement.offsets[lowered.logits],
+        steps: steps.collect(),
+    })
+}
+
+/// First and last launch that touch every buffer. The logits live to the end.
+fn lifetimes(lowered: &lower::Lowered) -> Vec<(usize, usize)> {
+    let mut live = vec![(usize::MAX, 0); lowered.buffers.len()];
+    for (n, launch) in lowered.launches.iter().enumerate() {
+        for operand in &launch.args {
+            if let lower::Operand::Buffer { id, .. } = operand {
+                let (first, last) = &mut live[*id];
+                *first = (*first).min(n);
+                *last = (*last).max(n);
+            }
+        }
+    }
+    live[lowered.logits].1 = usize::MAX;
+    live
+}

@@ -1,0 +1,223 @@
+//! The residual-binary layer as launches.
+
+use rabitc_ir::ops::residual_binary::{Prologue, ResidualBinary, Roles};
+use rabitc_rbx::gpu::{Blocks, GpuArg};
+
+use super::fuse::gate_source;
+use super::lower::{Here, Lowering, Operand, View};
+use super::table::PackedLayer;
+use super::tile;
+use crate::CodegenError;
+use crate::cuda::kernels::rb_fold::RbFold;
+use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
+use crate::cuda::kernels::rb_prepare::{Before, RbPrepare};
+use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
+use crate::cuda::kernels::rb_repack::RbRepack;
+use crate::cuda::layout::GpuLayout;
+
+/// A layer's parts.
+struct Layer<'a> {
+    op: &'a ResidualBinary,
+    layout: GpuLayout,
+    packed: PackedLayer,
+    residual: Option<View>,
+}
+
+impl Lowering<'_> {
+    /// One kernel for a few tokens, two for many.
+    pub(super) fn residual_binary(
+        &mut self,
+        here: &Here,
+        op: &ResidualBinary,
+    ) -> Result<(), CodegenError> {
+        if !op.packed {
+            return Err(self.unsupported(here.id, "the signs are not packed"));
+        }
+        let roles = op.roles();
+        let d_in = self
+            .graph
+            .ty(here.operands[roles.weights[0][2]])
+            .last()
+            .unwrap_or(0);
+        let layout = GpuLayout {
+            stored: op.layout(d_in),
+            paired: self.fusions.gated.contains_key(&here.id),
+        };
+        let packed = self.pack(here, op, &roles, &layout)?;
+        let residual = match roles.residual {
+            Some(i) => Some(self.view(here.operands[i])?),
+            None => None,
+        };
+        let layer = Layer {
+            op,
+            layout,
+            packed,
+            residual,
+        };
+        match self.mode.many {
+            true => self.many_tokens(here, layer),
+            false => self.few_tokens(here, layer),
+        }
+    }
+
+    /// The layer's memory on the device, with the launches that fill it.
+    fn pack(
+        &mut self,
+        here: &Here,
+        op: &ResidualBinary,
+        roles: &Roles,
+        layout: &GpuLayout,
+    ) -> Result<PackedLayer, CodegenError> {
+        if let Some(packed) = self.table.packed.get(&here.id) {
+            return Ok(*packed);
+        }
+        let [signs, g, h] = roles.weights[0].map(|i| here.operands[i]);
+        let norm = match (op.prologue, roles.prologue) {
+            (Prologue::RmsNorm, Some(i)) => Some(here.operands[i]),
+            _ => None,
+        };
+        let fold = RbFold {
+            layout: layout.clone(),
+            g: self.float(g)?,
+            h: self.float(h)?,
+            norm: norm
+                .map(|w| Ok((self.float(w)?, op.unit_offset)))
+                .transpose()?,
+        };
+        let (stored_signs, stored_g, stored_h) =
+            (self.weight(signs)?, self.weight(g)?, self.weight(h)?);
+        let norm = norm.map(|w| self.weight(w)).transpose()?;
+        let node = self.graph.node(here.id).name.clone();
+        let mut derive = |part: &str, bytes| self.table.derive(format!("{node}.{part}"), bytes);
+        let packed = PackedLayer {
+            signs: derive("gpu_signs", layout.sign_bytes()),
+            g: derive("gpu_g", layout.scale_count() * 4),
+            h: derive("gpu_h", layout.h_count() * 2),
+            h_steps: derive("gpu_h_steps", layout.h_count() * 2),
+        };
+        let repack = RbRepack {
+            layout: layout.clone(),
+        };
+        let blocks = repack.grid();
+        self.table.set_up(
+            &node,
+            repack,
+            blocks,
+            vec![stored_signs, GpuArg::Derived(packed.signs)],
+        );
+        let mut args = vec![stored_g, stored_h];
+        args.extend(norm);
+        args.extend([packed.g, packed.h, packed.h_steps].map(GpuArg::Derived));
+        let blocks = fold.grid();
+        self.table.set_up(&node, fold, blocks, args);
+        self.table.packed.insert(here.id, packed);
+        Ok(packed)
+    }
+
+    fn few_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+        let x = self.product_input(here, &layer)?;
+        let finish = match (self.fusions.gated.get(&here.id), layer.residual) {
+            (Some(act), _) => Finish::Gate(*act),
+            (None, Some(residual)) => Finish::Residual(residual.stride),
+            (None, None) => Finish::Store,
+        };
+        let norm = layer.op.prologue == Prologue::RmsNorm;
+        let wanted = RbProduct {
+            layout: layer.layout,
+            tokens: self.mode.max_tokens,
+            planes: self.options.planes,
+            norm: norm.then_some(layer.op.eps),
+            x_stride: x.stride,
+            x_aligned: x.aligned(8),
+            finish,
+            by_rows: here.by_rows(),
+            tile: Tile {
+                splits: 1,
+                row_tiles: 1,
+                warps: 1,
+                slots: 1,
+            },
+        };
+        let product = tile::choose(wanted, self.options.arch).ok_or_else(|| {
+            let arch = self.options.arch;
+            self.unsupported(
+                here.id,
+                &format!("needs more shared memory than a block has on {arch}"),
+            )
+        })?;
+        let blocks = Blocks::Fixed(product.grid() as u32);
+        let groups = match here.by_rows() {
+            true => Blocks::PerRows(product.tokens as u32),
+            false => Blocks::PerTokens(product.tokens as u32),
+        };
+        let mut args = vec![x.read()];
+        args.extend(
+            [layer.packed.signs, layer.packed.g, layer.packed.h]
+                .map(|d| Operand::Arg(GpuArg::Derived(d))),
+        );
+        args.extend(layer.residual.map(|r| r.read()));
+        args.push(self.result_of(here.id, product.columns()));
+        args.push(Operand::Arg(GpuArg::State));
+        self.launch(here, product, [blocks, groups, Blocks::ONE], args);
+        Ok(())
+    }
+
+    /// The input of a product of a few tokens: gates were computed by the product before.
+    fn product_input(&mut self, here: &Here, layer: &Layer<'_>) -> Result<View, CodegenError> {
+        if layer.op.prologue != Prologue::Gate {
+            return self.view(here.operands[0]);
+        }
+        match gate_source(self.graph, here.operands[0], here.operands[1]) {
+            Some(product) => self.view(product),
+            None => self.gate(here, layer.op),
+        }
+    }
+
+    fn many_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+        let x = self.view(here.operands[0])?;
+        let mut args = vec![x.read()];
+        let before = match layer.op.prologue {
+            Prologue::None => Before::Nothing,
+            Prologue::RmsNorm => Before::Norm(layer.op.eps),
+            Prologue::Gate => {
+                let up = self.view(here.operands[1])?;
+                args.push(up.read());
+                Before::Gate(layer.op.act, up.stride)
+            }
+        };
+        let prepare = RbPrepare {
+            d_in: layer.layout.stored.d_in,
+            x_stride: x.stride,
+            before,
+        };
+        let (halves, factor) = (self.buffer(prepare.padded() * 2), self.buffer(4));
+        args.extend([Operand::to(halves), Operand::to(factor)]);
+        self.launch(
+            here,
+            prepare,
+            [here.blocks(1), Blocks::ONE, Blocks::ONE],
+            args,
+        );
+        let columns = layer.layout.stored.segments.iter().sum();
+        let product = RbPrefill {
+            layout: layer.layout,
+            residual: layer.residual.map(|r| r.stride),
+            by_rows: here.by_rows(),
+        };
+        let blocks = [
+            here.blocks(rb_prefill::TOKENS as u32),
+            Blocks::Fixed(product.grid() as u32),
+            Blocks::ONE,
+        ];
+        let packed = layer.packed;
+        let mut args = vec![Operand::to(halves), Operand::to(factor)];
+        args.extend(
+            [packed.signs, packed.g, packed.h_steps].map(|d| Operand::Arg(GpuArg::Derived(d))),
+        );
+        args.extend(layer.residual.map(|r| r.read()));
+        args.push(self.result_of(here.id, columns));
+        args.push(Operand::Arg(GpuArg::State));
+        self.launch(here, product, blocks, args);
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! What the programs of a target share: kernels, derived memory, rotary tables.
+
+use std::collections::HashMap;
+
+use rabitc_ir::NodeId;
+use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuStep, RopeTable};
+
+use crate::cuda::source::CudaSpec;
+
+/// Device memory of a residual-binary layer, as numbers of derived tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedLayer {
+    /// Signs.
+    pub signs: usize,
+    /// Output scales.
+    pub g: usize,
+    /// Input scales.
+    pub h: usize,
+    /// Input scales in the order of the product of many tokens.
+    pub h_steps: usize,
+}
+
+/// The tables under construction.
+#[derive(Default)]
+pub struct Table {
+    /// The kernels in order of first use.
+    pub specs: Vec<Box<dyn CudaSpec>>,
+    /// Derived memory.
+    pub derived: Vec<Derived>,
+    /// Rotary tables.
+    pub rope_tables: Vec<RopeTable>,
+    /// Launches that fill the derived memory.
+    pub setup: Vec<GpuStep>,
+    /// Layers whose memory is there.
+    pub packed: HashMap<NodeId, PackedLayer>,
+    numbers: HashMap<String, usize>,
+}
+
+impl Table {
+    /// The number of a kernel; a new one if no kernel has its name yet.
+    pub fn kernel(&mut self, spec: impl CudaSpec + 'static) -> usize {
+        let next = self.specs.len();
+        let number = *self.numbers.entry(spec.name()).or_insert(next);
+        if number == next {
+            self.specs.push(Box::new(spec));
+        }
+        number
+    }
+
+    /// New derived memory.
+    pub fn derive(&mut self, name: String, bytes: usize) -> usize {
+        self.derived.push(Derived { name, bytes });
+        self.derived.len() - 1
+    }
+
+    /// A launch at load.
+    pub fn set_up(
+        &mut self,
+        node: &str,
+        spec: impl CudaSpec + 'static,
+        blocks: usize,
+        args: Vec<GpuArg>,
+    ) {
+        let kernel = self.kernel(spec);
+        self.setup.push(GpuStep {
+            node: node.to_string(),
+            kernel,
+            grid: [Blocks::Fixed(blocks as u32), Blocks::ONE, Blocks::ONE],
+            args,
+        });
+    }
+
+    /// The number of a rotary table.
+    pub fn rope(&mut self, table: RopeTable) -> usize {
+        match self.rope_tables.iter().position(|t| *t == table) {
+            Some(number) => number,
+            None => {
+                self.rope_tables.push(table);
+                self.rope_tables.len() - 1
+            }
+        }
+    }
+}

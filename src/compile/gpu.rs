@@ -1,0 +1,188 @@
+//! Code for GPUs: the plan of every architecture, and its kernels compiled.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rabitc_codegen::cuda::nvrtc;
+use rabitc_codegen::cuda::plan::{GpuOptions, GpuPlan, RING, plan};
+use rabitc_codegen::cuda::{Compiled, Compiler, Source};
+use rabitc_ir::Graph;
+use rabitc_rbx::gpu::GpuKernel;
+use rabitc_rbx::{GpuTarget, SmArch};
+
+use super::emit::{self, Emit};
+
+/// Code for every GPU target.
+#[derive(Default)]
+pub struct GpuCode {
+    /// One an architecture.
+    pub targets: Vec<GpuTarget>,
+    /// Name and content of the sections that they name.
+    pub sections: Vec<(String, Vec<u8>)>,
+}
+
+/// Plans `graph` for every architecture, compiles the kernels and writes out the stages that
+/// `emits` asks for.
+///
+/// # Errors
+/// No NVRTC, a graph that there is no GPU kernel for, or a kernel that does not compile.
+pub fn generate(
+    graph: &Graph,
+    arches: &[SmArch],
+    planes: usize,
+    emits: &[Emit],
+) -> Result<GpuCode> {
+    let mut code = GpuCode::default();
+    if arches.is_empty() {
+        for stage in ["cuda", "ptx", "sass"] {
+            if emit::wanted(emits, stage) {
+                bail!("--emit {stage}: no GPU is among the targets; give --target cuda:sm_90, say");
+            }
+        }
+        return Ok(code);
+    }
+    let compiler = Compiler::new()?;
+    let (mut text, mut ptx, mut sass) = (String::new(), String::new(), String::new());
+    for &arch in arches {
+        let plan = plan(graph, GpuOptions { arch, planes })
+            .with_context(|| format!("planning for {arch}"))?;
+        let sources: Vec<_> = plan.kernels.iter().map(|k| k.source(arch)).collect();
+        let compiled = compile_all(&compiler, &sources, arch)?;
+        for (source, compiled) in sources.iter().zip(&compiled) {
+            text.push_str(&source.text);
+            text.push('\n');
+            ptx.push_str(&compiled.ptx);
+            if emit::wanted(emits, "sass") {
+                sass.push_str(&disassemble(&compiled.cubin)?);
+            }
+        }
+        add(
+            &mut code,
+            plan,
+            &sources,
+            &compiled,
+            GpuOptions { arch, planes },
+            &compiler,
+        );
+    }
+    for (stage, text) in [("cuda", &text), ("ptx", &ptx), ("sass", &sass)] {
+        emit::text(emits, stage, text)?;
+    }
+    Ok(code)
+}
+
+/// Compiles kernels on all cores, which the compiler allows.
+fn compile_all(compiler: &Compiler, sources: &[Source], arch: SmArch) -> Result<Vec<Compiled>> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let share = sources.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let work = sources.chunks(share).map(|sources| {
+            scope.spawn(move || {
+                sources
+                    .iter()
+                    .map(|s| compiler.compile(s, arch))
+                    .collect::<Vec<_>>()
+            })
+        });
+        let work: Vec<_> = work.collect();
+        let mut compiled = Vec::with_capacity(sources.len());
+        for share in work {
+            let results = share
+                .join()
+                .map_err(|_| anyhow!("compiling kernels for {arch} panicked"))?;
+            for result in results {
+                compiled.push(result?);
+            }
+        }
+        Ok(compiled)
+    })
+}
+
+/// Adds a target and its sections.
+fn add(
+    code: &mut GpuCode,
+    plan: GpuPlan,
+    sources: &[Source],
+    compiled: &[Compiled],
+    options: GpuOptions,
+    compiler: &Compiler,
+) {
+    let (mut cubins, mut texts) = (Vec::new(), Vec::new());
+    let append = |to: &mut Vec<u8>, bytes: &[u8]| {
+        to.resize(to.len().next_multiple_of(64), 0);
+        let start = to.len();
+        to.extend_from_slice(bytes);
+        (start, bytes.len())
+    };
+    let kernels = sources
+        .iter()
+        .zip(compiled)
+        .map(|(source, compiled)| GpuKernel {
+            name: source.name.clone(),
+            params: source.params.clone(),
+            threads: source.threads,
+            cluster: source.cluster,
+            shared: source.shared,
+            overlaps: source.overlaps,
+            cubin: append(&mut cubins, &compiled.cubin),
+            // The driver wants an end to the text.
+            ptx: append(&mut texts, &[compiled.ptx.as_bytes(), &[0]].concat()),
+            resources: compiled.resources,
+        });
+    let kernels = kernels.collect();
+    let arch = options.arch;
+    let (cubin_section, ptx_section) = (
+        format!("rbx/code/cuda.{arch}"),
+        format!("rbx/code/ptx.{arch}"),
+    );
+    code.targets.push(GpuTarget {
+        arch,
+        planes: options.planes,
+        compiler: compiler.describe(),
+        cubin_section: cubin_section.clone(),
+        ptx_section: ptx_section.clone(),
+        kernels,
+        derived: plan.derived,
+        rope_tables: plan.rope_tables,
+        setup: plan.setup,
+        programs: plan.programs,
+        next: plan.next,
+        probe: plan.probe,
+        ring: RING,
+    });
+    code.sections.push((cubin_section, cubins));
+    code.sections.push((ptx_section, texts));
+}
+
+/// The machine code of a cubin as text.
+fn disassemble(cubin: &[u8]) -> Result<String> {
+    let tool = nvdisasm()
+        .context("--emit sass needs nvdisasm: run scripts/setup-nvrtc, or install CUDA")?;
+    let file = tempfile::NamedTempFile::new().context("a file for nvdisasm")?;
+    std::fs::write(file.path(), cubin).context("a file for nvdisasm")?;
+    let output = Command::new(&tool)
+        .arg("--print-code")
+        .arg(file.path())
+        .output();
+    let output = output.with_context(|| tool.display().to_string())?;
+    if !output.status.success() {
+        bail!(
+            "{}: {}",
+            tool.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The disassembler, where NVRTC is looked for, or else on the path.
+pub fn nvdisasm() -> Option<PathBuf> {
+    let folders = ["bin", "nvidia/cu13/bin", ""];
+    let places = nvrtc::places().into_iter();
+    let near = places.flat_map(|p| folders.map(|f| p.join(f)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = near.chain(std::env::split_paths(&path).collect::<Vec<_>>());
+    all.map(|folder| folder.join("nvdisasm"))
+        .find(|file| file.is_file())
+}
