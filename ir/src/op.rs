@@ -7,6 +7,7 @@
 use crate::attr::AttrText;
 use crate::interp::{EvalContext, EvalError};
 use crate::ops;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::Type;
 
@@ -31,7 +32,11 @@ pub trait OpRules: OpInfo {
     /// The type of the result, or what does not fit. Called with the right number of operands.
     fn infer(&self, operands: &[&Type]) -> Result<Type, String>;
     /// Reference semantics. Called with operands of the inferred types.
-    fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError>;
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError>;
 }
 
 /// Declares an op's struct: `Name = "text_name"(operands) { attribute: Type, … }`.
@@ -160,7 +165,11 @@ macro_rules! op_table {
             }
 
             /// Reference semantics.
-            pub fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+            pub fn eval<F: Real>(
+                &self,
+                ctx: &mut EvalContext<'_, F>,
+                operands: &[&Tensor<F>],
+            ) -> Result<Tensor<F>, EvalError> {
                 match self { $( Op::$variant(op) => op.eval(ctx, operands) ),* }
             }
         }

@@ -5,6 +5,7 @@ use super::{activation, not_negative, same};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -58,7 +59,11 @@ impl OpRules for Attention {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(q)]))
     }
 
-    fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let positions = operands[3].ints();
         let cache = ctx.cache(self.layer);
         let kv_width = self.n_kv_heads * self.head_dim;
@@ -79,13 +84,13 @@ impl OpRules for Attention {
                 out.extend(self.head(q, head, start + t, &cache.k, &cache.v));
             }
         }
-        Ok(Tensor::f32(&operands[0].shape, out))
+        Ok(Tensor::real(&operands[0].shape, out))
     }
 }
 
 impl Attention {
     /// One query head at `position` over cached keys and values `[position, n_kv_heads·head_dim]`.
-    fn head(&self, q: &[f32], head: usize, position: usize, k: &[f32], v: &[f32]) -> Vec<f32> {
+    fn head<F: Real>(&self, q: &[F], head: usize, position: usize, k: &[F], v: &[F]) -> Vec<F> {
         let kv_width = self.n_kv_heads * self.head_dim;
         let column = head / (self.n_heads / self.n_kv_heads) * self.head_dim;
         let first = match self.window {
@@ -104,9 +109,9 @@ impl Attention {
         let mut out = vec![0.0f64; self.head_dim];
         for (m, w) in (first..=position).zip(&weights) {
             for (o, v) in out.iter_mut().zip(&v[row(m)..][..self.head_dim]) {
-                *o += w / total * f64::from(*v);
+                *o += w / total * v.wide();
             }
         }
-        out.into_iter().map(|x| x as f32).collect()
+        out.into_iter().map(F::round).collect()
     }
 }

@@ -4,6 +4,7 @@ use super::{activation, not_negative, same, vector};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::Type;
 
@@ -46,14 +47,14 @@ pub fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + inner.tanh())
 }
 
-fn map(x: &Tensor, f: impl Fn(f64) -> f64) -> Tensor {
-    let data = x.floats().iter().map(|&v| f(f64::from(v)) as f32).collect();
-    Tensor::f32(&x.shape, data)
+fn map<F: Real>(x: &Tensor<F>, f: impl Fn(f64) -> f64) -> Tensor<F> {
+    let data = x.floats().iter().map(|v| F::round(f(v.wide()))).collect();
+    Tensor::real(&x.shape, data)
 }
 
-fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
+fn zip<F: Real>(a: &Tensor<F>, b: &Tensor<F>, f: impl Fn(F, F) -> F) -> Tensor<F> {
     let pairs = a.floats().iter().zip(b.floats());
-    Tensor::f32(&a.shape, pairs.map(|(&a, &b)| f(a, b)).collect())
+    Tensor::real(&a.shape, pairs.map(|(&a, &b)| f(a, b)).collect())
 }
 
 pub(crate) fn infer_pair(operands: &[&Type]) -> Result<Type, String> {
@@ -71,10 +72,14 @@ impl OpRules for AddBias {
         same("length of bias", d, vector("bias", operands[1])?)?;
         Ok(operands[0].clone())
     }
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let bias = operands[1].floats().iter().cycle();
-        let sums = operands[0].floats().iter().zip(bias).map(|(x, b)| x + b);
-        Ok(Tensor::f32(&operands[0].shape, sums.collect()))
+        let sums = operands[0].floats().iter().zip(bias).map(|(&x, &b)| x + b);
+        Ok(Tensor::real(&operands[0].shape, sums.collect()))
     }
 }
 
@@ -84,7 +89,7 @@ macro_rules! elementwise {
             fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
                 $infer(operands)
             }
-            fn eval(&$self, _: &mut EvalContext<'_>, $operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+            fn eval<F: Real>(&$self, _: &mut EvalContext<'_, F>, $operands: &[&Tensor<F>]) -> Result<Tensor<F>, EvalError> {
                 Ok($eval)
             }
         }
@@ -111,7 +116,11 @@ impl OpRules for Softcap {
         }
         infer_one(operands)
     }
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let cap = f64::from(self.cap);
         Ok(map(operands[0], |x| cap * (x / cap).tanh()))
     }

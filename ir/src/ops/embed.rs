@@ -4,6 +4,7 @@ use super::matrix;
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -24,7 +25,11 @@ impl OpRules for Embed {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (table, ids) = (operands[0], operands[1].ints());
         let d = table.width();
         let mut out = Vec::with_capacity(ids.len() * d);
@@ -36,9 +41,9 @@ impl OpRules for Embed {
             out.extend(
                 table.floats()[row * d..][..d]
                     .iter()
-                    .map(|x| x * self.scale),
+                    .map(|x| *x * F::from_f32(self.scale)),
             );
         }
-        Ok(Tensor::f32(&[ids.len(), d], out))
+        Ok(Tensor::real(&[ids.len(), d], out))
     }
 }

@@ -3,6 +3,7 @@
 use super::elementwise::{gelu_tanh, infer_pair, silu};
 use crate::interp::{EvalContext, EvalError};
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::Type;
 use crate::{op, word_attr};
@@ -36,10 +37,10 @@ op! {
 }
 
 /// act(gate) ⊙ up over slices.
-pub fn gated(act: Activation, gate: &[f32], up: &[f32]) -> Vec<f32> {
+pub fn gated<F: Real>(act: Activation, gate: &[F], up: &[F]) -> Vec<F> {
     let pairs = gate.iter().zip(up);
     pairs
-        .map(|(&g, &u)| (act.apply(f64::from(g)) * f64::from(u)) as f32)
+        .map(|(g, u)| F::round(act.apply(g.wide()) * u.wide()))
         .collect()
 }
 
@@ -47,8 +48,12 @@ impl OpRules for Gate {
     fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
         infer_pair(operands)
     }
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let data = gated(self.act, operands[0].floats(), operands[1].floats());
-        Ok(Tensor::f32(&operands[0].shape, data))
+        Ok(Tensor::real(&operands[0].shape, data))
     }
 }

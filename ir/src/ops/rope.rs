@@ -4,6 +4,7 @@ use super::{activation, same, vector};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -32,15 +33,20 @@ impl OpRules for RopeTable {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
-        let (positions, inv_freq) = (operands[0].ints(), operands[1].floats());
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
+        let (positions, inv_freq) = (operands[0].ints(), F::to_f32s(operands[1].floats()));
         let mut out = Vec::with_capacity(positions.len() * inv_freq.len() * 2);
         for &p in positions {
             let angles = inv_freq.iter().map(|f| p as f32 * f);
             out.extend(angles.clone().map(|a| a.cos() * self.attention_factor));
             out.extend(angles.map(|a| a.sin() * self.attention_factor));
         }
-        Ok(Tensor::f32(&[positions.len(), inv_freq.len() * 2], out))
+        let shape = [positions.len(), inv_freq.len() * 2];
+        Ok(Tensor::real(&shape, F::from_f32s(out)))
     }
 }
 
@@ -58,10 +64,14 @@ impl OpRules for Rope {
         Ok(operands[0].clone())
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, table) = (operands[0], operands[1]);
         let (head_dim, half) = (table.width(), table.width() / 2);
-        let mut out = vec![0.0; x.floats().len()];
+        let mut out = vec![F::default(); x.floats().len()];
         for t in 0..x.rows() {
             let (cos, sin) = table.floats()[t * head_dim..][..head_dim].split_at(half);
             let row = t * x.width()..(t + 1) * x.width();
@@ -73,6 +83,6 @@ impl OpRules for Rope {
                 }
             }
         }
-        Ok(Tensor::f32(&x.shape, out))
+        Ok(Tensor::real(&x.shape, out))
     }
 }

@@ -4,6 +4,7 @@ use super::activation;
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -31,10 +32,14 @@ impl OpRules for Slice {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let x = operands[0];
         let rows = x.floats().chunks(x.width().max(1));
         let data = rows.flat_map(|r| &r[self.start..][..self.len]).copied();
-        Ok(Tensor::f32(&[x.rows(), self.len], data.collect()))
+        Ok(Tensor::real(&[x.rows(), self.len], data.collect()))
     }
 }

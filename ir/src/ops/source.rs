@@ -3,6 +3,7 @@
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
 
@@ -20,7 +21,11 @@ impl OpRules for Input {
     fn infer(&self, _: &[&Type]) -> Result<Type, String> {
         Ok(self.ty.clone())
     }
-    fn eval(&self, ctx: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         ctx.input(&self.name, &self.ty)
     }
 }
@@ -43,7 +48,11 @@ impl OpRules for Weight {
             None => Err(format!("a weight's size must be known, found {}", self.ty)),
         }
     }
-    fn eval(&self, ctx: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let tensor = ctx.weight(&self.name)?;
         if tensor.ty() != self.ty {
             let (found, expected) = (tensor.ty(), &self.ty);
@@ -81,11 +90,15 @@ impl OpRules for Const {
         }
         Ok(self.ty.clone())
     }
-    fn eval(&self, _: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         Ok(Tensor {
             dtype: DType::F32,
             shape: self.ty.fixed_shape().unwrap_or_default(),
-            data: Data::F32(self.data.clone()),
+            data: Data::F32(F::from_f32s(self.data.clone())),
         })
     }
 }
