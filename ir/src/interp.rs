@@ -90,6 +90,12 @@ impl<'a, F: Real> EvalContext<'a, F> {
         Ok(input)
     }
 
+    /// What a dimension is in this step: a symbol's size is known once an input has told it.
+    pub fn size(&self, dim: Dim) -> Result<usize, EvalError> {
+        let known = dim.fixed().or_else(|| self.sizes.get(&dim).copied());
+        known.ok_or_else(|| EvalError::new(format!("no input says what {dim} is")))
+    }
+
     /// The weight of that name.
     pub fn weight(&self, name: &str) -> Result<Tensor<F>, EvalError> {
         match self.given.get(name) {

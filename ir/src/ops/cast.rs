@@ -2,11 +2,11 @@
 
 use crate::attr::{Attr, AttrText};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// The same values rounded to another float type.
@@ -62,4 +62,6 @@ impl OpRules for Cast {
             data: Data::F32(F::from_f32s(data)),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written; round is the form for training");
 }

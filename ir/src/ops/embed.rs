@@ -1,6 +1,8 @@
 //! Token embedding.
 
 use super::matrix;
+use super::scatter_add::ScatterAdd;
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
@@ -45,5 +47,10 @@ impl OpRules for Embed {
             );
         }
         Ok(Tensor::real(&[ids.len(), d], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (ty, scale) = (b.gradient_type(0), self.scale);
+        b.give(0, ScatterAdd { ty, scale }, &[b.dy(), b.operand(1)])
     }
 }

@@ -2,11 +2,11 @@
 
 use super::matrix;
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// W rounded to int8 with one symmetric scale a row: round(w / s_r).
@@ -45,6 +45,8 @@ impl OpRules for Int8Data {
         }
         Ok(Tensor::of_bytes(DType::I8, &w.shape, out))
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 impl OpRules for Int8Scale {
@@ -67,4 +69,6 @@ impl OpRules for Int8Scale {
             data: Data::F32(F::from_f32s(scales)),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }

@@ -1,6 +1,8 @@
 //! The dense linear layer.
 
+use super::matmul::{Matmul, MatmulTn};
 use super::{activation, matrix, same};
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
@@ -42,5 +44,10 @@ impl OpRules for Linear {
             );
         }
         Ok(Tensor::real(&[x.rows(), d_out], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        b.give(0, Matmul {}, &[b.dy(), b.operand(1)])?;
+        b.give(1, MatmulTn {}, &[b.dy(), b.operand(0)])
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{activation, same, vector};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// y_r = s_r Σ_j x_j q_rj with int8 weights q [d_out, d_in] and f32 scales s [d_out].
@@ -50,4 +50,6 @@ impl OpRules for LinearInt8 {
         }
         Ok(Tensor::real(&[x.rows(), scale.len()], out))
     }
+
+    no_gradient!("its weight is stored in integers");
 }

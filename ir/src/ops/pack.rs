@@ -3,11 +3,11 @@
 use super::paths::signs;
 use crate::interp::{EvalContext, EvalError};
 use crate::layout::SignLayout;
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// The signs of one or more segments in the packed layout of [`crate::layout`].
@@ -64,6 +64,8 @@ impl OpRules for PackSigns {
         let packed = layout.pack_signs(&parts);
         Ok(Tensor::of_bytes(DType::U8, &[packed.len()], packed))
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 fn new_layout(row_tiles: usize, d_in: usize, paths: usize) -> SignLayout {
@@ -113,6 +115,8 @@ impl OpRules for PackScales {
             data: Data::F32(packed),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 impl OpRules for Concat {
@@ -151,4 +155,6 @@ impl OpRules for Concat {
             data: Data::F32(data),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }

@@ -2,11 +2,11 @@
 
 use super::{activation, same};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// x ⊙ s[row], one factor a channel.
@@ -45,6 +45,8 @@ impl OpRules for Scale {
         let data = x.floats().iter().zip(factors).map(|(&x, &s)| x * s);
         Ok(Tensor::real(&x.shape, data.collect()))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 impl OpRules for BinaryMatmul {
@@ -78,6 +80,8 @@ impl OpRules for BinaryMatmul {
         }
         Ok(Tensor::real(&[x.rows(), d_out], out))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 /// Requires `bit[k,d_out,d_in]`, not empty, and gives `(k, d_out, d_in)`.

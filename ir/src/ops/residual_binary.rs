@@ -9,7 +9,7 @@ use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
-use crate::{op, word_attr};
+use crate::{no_gradient, op, word_attr};
 
 word_attr! {
     /// What is done to the input before the product, in the same kernel.
@@ -277,6 +277,8 @@ impl OpRules for ResidualBinary {
         }
         Ok(Tensor::real(&[u.rows(), d_out], out))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 /// Σ_i g_i ⊙ (B_i (h_i ⊙ u)) for one segment and one token.

@@ -2,11 +2,11 @@
 
 use super::{matrix, same};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// R₀ = W; B_i = sign(R_{i−1}), sign(0) = +1; R_i = R_{i−1} − g_i B_i h_iᵀ, in f32.
@@ -71,4 +71,6 @@ impl OpRules for ResidualSign {
         );
         Ok(Tensor::of_bytes(DType::Bit, &shape, bits))
     }
+
+    no_gradient!("signs have none; effective_weight is the form for training");
 }

@@ -1,6 +1,8 @@
 //! Root-mean-square normalisation (Zhang & Sennrich, arXiv 1910.07467).
 
+use super::rms_norm_grad::{RmsNormGrad, RmsNormWeightGrad};
 use super::{activation, not_negative, vector};
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
@@ -29,6 +31,8 @@ pub fn normalize<F: Real>(x: &mut [F], weight: &[F], eps: f32, unit_offset: bool
 }
 
 impl OpRules for RmsNorm {
+    const CHEAP: bool = true;
+
     fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
         let (rows, d) = activation("x", operands[0])?;
         let group = vector("weight", operands[1])?;
@@ -52,5 +56,13 @@ impl OpRules for RmsNorm {
             }
         }
         Ok(out)
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (eps, unit_offset) = (self.eps, self.unit_offset);
+        let (x, weight, dy) = (b.operand(0), b.operand(1), b.dy());
+        b.give(0, RmsNormGrad { eps, unit_offset }, &[x, weight, dy])?;
+        let group = b.ty(1).last().unwrap_or(0);
+        b.give(1, RmsNormWeightGrad { eps, group }, &[x, dy])
     }
 }

@@ -1,6 +1,8 @@
 //! Picks the rows whose logits are asked for.
 
 use super::activation;
+use super::scatter_add::ScatterAdd;
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
@@ -37,5 +39,10 @@ impl OpRules for SelectRows {
             out.extend_from_slice(&x.floats()[index * d..][..d]);
         }
         Ok(Tensor::real(&[rows.len(), d], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (ty, scale) = (b.gradient_type(0), 1.0);
+        b.give(0, ScatterAdd { ty, scale }, &[b.dy(), b.operand(1)])
     }
 }

@@ -1,11 +1,11 @@
 //! Where values come from: inputs of a step, weights, constants.
 
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
 use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// A value that the caller gives at every step.
@@ -28,6 +28,8 @@ impl OpRules for Input {
     ) -> Result<Tensor<F>, EvalError> {
         ctx.input(&self.name, &self.ty)
     }
+
+    no_gradient!("it is a source");
 }
 
 op! {
@@ -63,6 +65,8 @@ impl OpRules for Weight {
         }
         Ok(tensor)
     }
+
+    no_gradient!("it is a source");
 }
 
 op! {
@@ -101,4 +105,6 @@ impl OpRules for Const {
             data: Data::F32(F::from_f32s(self.data.clone())),
         })
     }
+
+    no_gradient!("it is a source");
 }
