@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::graph::{Graph, NodeId};
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{Dim, Type};
 use crate::weights::{WeightError, WeightStore};
@@ -31,18 +32,20 @@ impl From<WeightError> for EvalError {
 
 /// Keys and values of one layer, `[position, n_kv_heads·head_dim]` each.
 #[derive(Clone, Debug, Default)]
-pub struct Cache {
+pub struct Cache<F = f32> {
     /// Keys.
-    pub k: Vec<f32>,
+    pub k: Vec<F>,
     /// Values.
-    pub v: Vec<f32>,
+    pub v: Vec<F>,
 }
 
 /// What ops may read beside their operands: the inputs of the step, the weights, the caches.
-pub struct EvalContext<'a> {
-    inputs: BTreeMap<String, Tensor>,
+pub struct EvalContext<'a, F = f32> {
+    inputs: BTreeMap<String, Tensor<F>>,
     weights: &'a dyn WeightStore,
-    caches: BTreeMap<usize, Cache>,
+    /// Weights that were given in place of the store's.
+    given: BTreeMap<String, Tensor<F>>,
+    caches: BTreeMap<usize, Cache<F>>,
     /// What `T` and `R` stand for in this step, once an input has told.
     sizes: HashMap<Dim, usize>,
 }
@@ -50,9 +53,16 @@ pub struct EvalContext<'a> {
 impl<'a> EvalContext<'a> {
     /// A context with no inputs and empty caches.
     pub fn new(weights: &'a dyn WeightStore) -> Self {
+        EvalContext::empty(weights)
+    }
+}
+
+impl<'a, F: Real> EvalContext<'a, F> {
+    fn empty(weights: &'a dyn WeightStore) -> Self {
         EvalContext {
             inputs: BTreeMap::new(),
             weights,
+            given: BTreeMap::new(),
             caches: BTreeMap::new(),
             sizes: HashMap::new(),
         }
@@ -60,7 +70,7 @@ impl<'a> EvalContext<'a> {
 
     /// The input of that name, which must be of type `ty`; all inputs of a step must agree on
     /// what `T` and `R` are.
-    pub fn input(&mut self, name: &str, ty: &Type) -> Result<Tensor, EvalError> {
+    pub fn input(&mut self, name: &str, ty: &Type) -> Result<Tensor<F>, EvalError> {
         let input = self.inputs.get(name).cloned();
         let input = input.ok_or_else(|| EvalError::new(format!("input `{name}` was not given")))?;
         let mut fits = input.dtype == ty.dtype && input.shape.len() == ty.rank();
@@ -80,42 +90,70 @@ impl<'a> EvalContext<'a> {
         Ok(input)
     }
 
+    /// What a dimension is in this step: a symbol's size is known once an input has told it.
+    pub fn size(&self, dim: Dim) -> Result<usize, EvalError> {
+        let known = dim.fixed().or_else(|| self.sizes.get(&dim).copied());
+        known.ok_or_else(|| EvalError::new(format!("no input says what {dim} is")))
+    }
+
     /// The weight of that name.
-    pub fn weight(&self, name: &str) -> Result<Tensor, EvalError> {
-        Ok(self.weights.load(name)?)
+    pub fn weight(&self, name: &str) -> Result<Tensor<F>, EvalError> {
+        match self.given.get(name) {
+            Some(weight) => Ok(weight.clone()),
+            None => Ok(self.weights.load(name)?.widen()),
+        }
     }
 
     /// The cache of attention layer `layer`.
-    pub fn cache(&mut self, layer: usize) -> &mut Cache {
+    pub fn cache(&mut self, layer: usize) -> &mut Cache<F> {
         self.caches.entry(layer).or_default()
     }
 }
 
 /// Evaluates a graph step by step, keeping attention caches between steps.
-pub struct Interpreter<'a> {
+pub struct Interpreter<'a, F = f32> {
     graph: &'a Graph,
-    ctx: EvalContext<'a>,
-    constants: HashMap<NodeId, Tensor>,
+    ctx: EvalContext<'a, F>,
+    constants: HashMap<NodeId, Tensor<F>>,
 }
 
 impl<'a> Interpreter<'a> {
-    /// An interpreter with empty caches.
+    /// An interpreter with empty caches, whose values are f32.
     pub fn new(graph: &'a Graph, weights: &'a dyn WeightStore) -> Self {
+        Interpreter::empty(graph, weights)
+    }
+}
+
+impl<'a> Interpreter<'a, f64> {
+    /// An interpreter with empty caches, whose values are f64 whatever the graph's types say.
+    pub fn wide(graph: &'a Graph, weights: &'a dyn WeightStore) -> Self {
+        Interpreter::empty(graph, weights)
+    }
+}
+
+impl<'a, F: Real> Interpreter<'a, F> {
+    fn empty(graph: &'a Graph, weights: &'a dyn WeightStore) -> Self {
         Interpreter {
             graph,
-            ctx: EvalContext::new(weights),
+            ctx: EvalContext::empty(weights),
             constants: HashMap::new(),
         }
+    }
+
+    /// Uses `value` for the weight `name` from the next step on, in place of the store's.
+    pub fn give_weight(&mut self, name: &str, value: Tensor<F>) {
+        self.ctx.given.insert(name.to_string(), value);
+        self.constants.clear();
     }
 
     /// Runs one step and gives the outputs by name.
     pub fn run(
         &mut self,
-        inputs: impl IntoIterator<Item = (String, Tensor)>,
-    ) -> Result<BTreeMap<String, Tensor>, EvalError> {
+        inputs: impl IntoIterator<Item = (String, Tensor<F>)>,
+    ) -> Result<BTreeMap<String, Tensor<F>>, EvalError> {
         self.ctx.inputs = inputs.into_iter().collect();
         self.ctx.sizes.clear();
-        let mut values: HashMap<NodeId, Tensor> = HashMap::new();
+        let mut values: HashMap<NodeId, Tensor<F>> = HashMap::new();
         for id in self.graph.order() {
             self.step(id, &mut values)?;
         }
@@ -129,14 +167,18 @@ impl<'a> Interpreter<'a> {
             .collect()
     }
 
-    fn step(&mut self, id: NodeId, values: &mut HashMap<NodeId, Tensor>) -> Result<(), EvalError> {
+    fn step(
+        &mut self,
+        id: NodeId,
+        values: &mut HashMap<NodeId, Tensor<F>>,
+    ) -> Result<(), EvalError> {
         let op = self.graph.op(id);
         let constant = op.compile_time();
         if constant && self.constants.contains_key(&id) {
             return Ok(());
         }
         let ids = self.graph.operands(id);
-        let operands: Vec<&Tensor> = ids
+        let operands: Vec<&Tensor<F>> = ids
             .iter()
             .map(|o| values.get(o).or_else(|| self.constants.get(o)))
             .collect::<Option<_>>()

@@ -162,8 +162,8 @@ impl SignLayout {
     }
 
     /// Packs output scales, one slice of `[paths, d_out]` a segment.
-    pub fn pack_scales(&self, segments: &[&[f32]]) -> Vec<f32> {
-        let mut out = vec![0.0; self.scale_count().unwrap_or(0)];
+    pub fn pack_scales<F: Copy + Default>(&self, segments: &[&[F]]) -> Vec<F> {
+        let mut out = vec![F::default(); self.scale_count().unwrap_or(0)];
         for (s, &d_out) in self.segments.iter().enumerate() {
             for path in 0..self.paths {
                 for row in 0..d_out {

@@ -5,8 +5,10 @@
 //! is no other list of ops in this crate.
 
 use crate::attr::AttrText;
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::ops;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::Type;
 
@@ -28,10 +30,22 @@ pub trait OpInfo: Sized {
 pub trait OpRules: OpInfo {
     /// Whether it is evaluated once, when an artifact is written, from weights alone.
     const COMPILE_TIME: bool = false;
+    /// Whether computing it again takes next to nothing beside reading what it is computed from,
+    /// so that a backward pass need not keep its result.
+    const CHEAP: bool = false;
+    /// Why it has no gradient; set by [`no_gradient!`](crate::no_gradient!).
+    const NO_GRADIENT: Option<&'static str> = None;
     /// The type of the result, or what does not fit. Called with the right number of operands.
     fn infer(&self, operands: &[&Type]) -> Result<Type, String>;
     /// Reference semantics. Called with operands of the inferred types.
-    fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError>;
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError>;
+    /// Adds the gradients of the operands to the graph, given that of the result. An op without
+    /// any says so with [`no_gradient!`](crate::no_gradient!).
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError>;
 }
 
 /// Declares an op's struct: `Name = "text_name"(operands) { attribute: Type, … }`.
@@ -99,6 +113,8 @@ pub struct OpDoc {
     pub doc: &'static str,
     /// Whether it is evaluated when an artifact is written.
     pub compile_time: bool,
+    /// Why it has no gradient, if it has none.
+    pub no_gradient: Option<&'static str>,
 }
 
 macro_rules! op_table {
@@ -122,6 +138,7 @@ macro_rules! op_table {
                     operands: <ops::$module::$variant as OpInfo>::OPERANDS,
                     doc: <ops::$module::$variant as OpInfo>::DOC,
                     compile_time: <ops::$module::$variant as OpRules>::COMPILE_TIME,
+                    no_gradient: <ops::$module::$variant as OpRules>::NO_GRADIENT,
                 } ),*]
             }
 
@@ -138,6 +155,16 @@ macro_rules! op_table {
             /// Whether it is evaluated once, when an artifact is written.
             pub fn compile_time(&self) -> bool {
                 match self { $( Op::$variant(_) => <ops::$module::$variant as OpRules>::COMPILE_TIME ),* }
+            }
+
+            /// Whether a backward pass had better compute it again than keep it.
+            pub fn cheap(&self) -> bool {
+                match self { $( Op::$variant(_) => <ops::$module::$variant as OpRules>::CHEAP ),* }
+            }
+
+            /// Adds the gradients of the operands to the graph, given that of the result.
+            pub fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+                match self { $( Op::$variant(op) => op.gradient(b) ),* }
             }
 
             /// Attribute names and printed values.
@@ -160,7 +187,11 @@ macro_rules! op_table {
             }
 
             /// Reference semantics.
-            pub fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+            pub fn eval<F: Real>(
+                &self,
+                ctx: &mut EvalContext<'_, F>,
+                operands: &[&Tensor<F>],
+            ) -> Result<Tensor<F>, EvalError> {
                 match self { $( Op::$variant(op) => op.eval(ctx, operands) ),* }
             }
         }
@@ -210,4 +241,28 @@ op_table! {
     Cast: cast,
     Int8Data: int8,
     Int8Scale: int8,
+    Matmul: matmul,
+    MatmulTn: matmul,
+    SumRows: sums,
+    WeightedSum: sums,
+    ScatterAdd: scatter_add,
+    PadColumns: slice,
+    ActivationGrad: elementwise_grad,
+    SoftcapGrad: elementwise_grad,
+    GateGrad: elementwise_grad,
+    RmsNormGrad: rms_norm_grad,
+    RmsNormWeightGrad: rms_norm_grad,
+    RopeGrad: rope,
+    AttentionTrain: attention_train,
+    AttentionLse: attention_train,
+    AttentionTrainGrad: attention_train_grad,
+    KlDivergence: kl_divergence,
+    KlDivergenceGrad: kl_divergence,
+    CrossEntropy: cross_entropy,
+    CrossEntropyGrad: cross_entropy,
+    SquaredError: squared_error,
+    SquaredErrorGrad: squared_error,
+    Round: round,
+    EffectiveWeight: effective_weight,
+    EffectiveScaleGrad: effective_weight,
 }

@@ -1,12 +1,13 @@
 //! Tensors as the reference interpreter and the compile-time evaluator hold them.
 
+use crate::real::Real;
 use crate::types::{DType, Type, storage_bytes};
 
 /// The elements of a [`Tensor`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Data {
-    /// Elements of any float type, widened (exactly) to f32.
-    F32(Vec<f32>),
+pub enum Data<F = f32> {
+    /// Elements of any float type, widened (exactly) to f32, or to f64 where `F` is that.
+    F32(Vec<F>),
     /// 32-bit integers.
     I32(Vec<i32>),
     /// Bytes: u8, i8 (two's complement), or bits packed 8 a byte, least significant first, each
@@ -16,24 +17,19 @@ pub enum Data {
 
 /// A tensor: element type, shape, elements in row-major order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
+pub struct Tensor<F = f32> {
     /// The element type; floats are held widened to f32 whatever it says.
     pub dtype: DType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
     /// The elements.
-    pub data: Data,
+    pub data: Data<F>,
 }
 
 impl Tensor {
     /// An f32 tensor. Panics if `data` does not fill `shape`: both come from the caller.
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
-        Tensor {
-            dtype: DType::F32,
-            shape: shape.to_vec(),
-            data: Data::F32(data),
-        }
+        Tensor::real(shape, data)
     }
 
     /// An i32 tensor. Panics if `data` does not fill `shape`.
@@ -48,6 +44,76 @@ impl Tensor {
 
     /// A byte-valued or bit tensor. Panics if `data` does not fill `shape`.
     pub fn bytes(dtype: DType, shape: &[usize], data: Vec<u8>) -> Self {
+        Tensor::of_bytes(dtype, shape, data)
+    }
+
+    /// The same tensor with its floats in another type, exactly.
+    pub fn widen<F: Real>(self) -> Tensor<F> {
+        let data = match self.data {
+            Data::F32(v) => Data::F32(F::from_f32s(v)),
+            Data::I32(v) => Data::I32(v),
+            Data::Bytes(v) => Data::Bytes(v),
+        };
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape,
+            data,
+        }
+    }
+
+    /// The elements as they are stored in a file, little endian, floats rounded to `self.dtype`.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match &self.data {
+            Data::Bytes(b) => b.clone(),
+            Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::F32(v) => match self.dtype {
+                DType::F16 => v
+                    .iter()
+                    .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
+                    .collect(),
+                DType::BF16 => v
+                    .iter()
+                    .flat_map(|&x| half::bf16::from_f32(x).to_le_bytes())
+                    .collect(),
+                _ => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            },
+        }
+    }
+
+    /// The reverse of [`Tensor::to_le_bytes`]. `None` if `bytes` is not exactly `shape` long.
+    pub fn from_le_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Self> {
+        if storage_bytes(dtype, shape)? != bytes.len() {
+            return None;
+        }
+        let data = match dtype {
+            DType::F32 => Data::F32(chunks(bytes, f32::from_le_bytes)),
+            DType::F16 => Data::F32(chunks(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
+            DType::BF16 => Data::F32(chunks(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
+            DType::I32 => Data::I32(chunks(bytes, i32::from_le_bytes)),
+            DType::I8 | DType::U8 | DType::Bit => Data::Bytes(bytes.to_vec()),
+        };
+        Some(Tensor {
+            dtype,
+            shape: shape.to_vec(),
+            data,
+        })
+    }
+}
+
+impl<F: Real> Tensor<F> {
+    /// A tensor of type f32 whose elements are held as `F`. Panics if `data` does not fill
+    /// `shape`.
+    pub fn real(shape: &[usize], data: Vec<F>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
+        Tensor {
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            data: Data::F32(data),
+        }
+    }
+
+    /// A byte-valued or bit tensor. Panics if `data` does not fill `shape`.
+    pub fn of_bytes(dtype: DType, shape: &[usize], data: Vec<u8>) -> Self {
         assert_eq!(storage_bytes(dtype, shape), Some(data.len()), "{shape:?}");
         Tensor {
             dtype,
@@ -57,7 +123,7 @@ impl Tensor {
     }
 
     /// The float elements; panics if the tensor holds none, which the verifier rules out.
-    pub fn floats(&self) -> &[f32] {
+    pub fn floats(&self) -> &[F] {
         match &self.data {
             Data::F32(v) => v,
             _ => panic!("a {} tensor holds no floats", self.dtype),
@@ -106,44 +172,6 @@ impl Tensor {
     /// The type of this tensor.
     pub fn ty(&self) -> Type {
         Type::fixed(self.dtype, &self.shape)
-    }
-
-    /// The elements as they are stored in a file, little endian, floats rounded to `self.dtype`.
-    pub fn to_le_bytes(&self) -> Vec<u8> {
-        match &self.data {
-            Data::Bytes(b) => b.clone(),
-            Data::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::F32(v) => match self.dtype {
-                DType::F16 => v
-                    .iter()
-                    .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
-                    .collect(),
-                DType::BF16 => v
-                    .iter()
-                    .flat_map(|&x| half::bf16::from_f32(x).to_le_bytes())
-                    .collect(),
-                _ => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            },
-        }
-    }
-
-    /// The reverse of [`Tensor::to_le_bytes`]. `None` if `bytes` is not exactly `shape` long.
-    pub fn from_le_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Option<Self> {
-        if storage_bytes(dtype, shape)? != bytes.len() {
-            return None;
-        }
-        let data = match dtype {
-            DType::F32 => Data::F32(chunks(bytes, f32::from_le_bytes)),
-            DType::F16 => Data::F32(chunks(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
-            DType::BF16 => Data::F32(chunks(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
-            DType::I32 => Data::I32(chunks(bytes, i32::from_le_bytes)),
-            DType::I8 | DType::U8 | DType::Bit => Data::Bytes(bytes.to_vec()),
-        };
-        Some(Tensor {
-            dtype,
-            shape: shape.to_vec(),
-            data,
-        })
     }
 }
 

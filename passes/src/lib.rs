@@ -2,6 +2,7 @@
 //!
 //! [`PASSES`] is the list; [`run`] runs it. A pass is one file under `pass/` and one row here.
 
+pub mod autodiff;
 mod error;
 pub mod fitted;
 pub mod materialize;

@@ -118,6 +118,34 @@ impl Lowering<'_> {
             Op::Scale(_) | Op::BinaryMatmul(_) => {
                 Err(self.unsupported(id, "paths must be fused before code is generated"))
             }
+            // Training graphs.
+            Op::Matmul(_)
+            | Op::MatmulTn(_)
+            | Op::SumRows(_)
+            | Op::WeightedSum(_)
+            | Op::ScatterAdd(_)
+            | Op::PadColumns(_)
+            | Op::ActivationGrad(_)
+            | Op::SoftcapGrad(_)
+            | Op::GateGrad(_)
+            | Op::RmsNormGrad(_)
+            | Op::RmsNormWeightGrad(_)
+            | Op::RopeGrad(_)
+            | Op::AttentionTrain(_)
+            | Op::AttentionLse(_)
+            | Op::AttentionTrainGrad(_)
+            | Op::KlDivergence(_)
+            | Op::KlDivergenceGrad(_)
+            | Op::CrossEntropy(_)
+            | Op::CrossEntropyGrad(_)
+            | Op::SquaredError(_)
+            | Op::SquaredErrorGrad(_)
+            | Op::Round(_)
+            | Op::EffectiveWeight(_)
+            | Op::EffectiveScaleGrad(_) => {
+                let name = graph.op(id).name();
+                Err(self.unsupported(id, &format!("{name} has no kernel on this target")))
+            }
             // Evaluated when the artifact is written.
             Op::Weight(_)
             | Op::Const(_)

@@ -1,12 +1,12 @@
 //! Causal grouped-query attention over the layer's key/value cache.
 
-use super::linear::dot;
-use super::{activation, not_negative, same};
+use super::heads::{Heads, exponentials};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// Appends k and v to the layer's cache, then softmax(scale · q kᵀ) v over what is visible.
@@ -32,23 +32,8 @@ op! {
 
 impl OpRules for Attention {
     fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
-        let (rows, q) = activation("q", operands[0])?;
-        not_negative("softcap", self.softcap)?;
-        let heads = |n: usize| n.checked_mul(self.head_dim).ok_or("heads overflow");
-        same("width of q", heads(self.n_heads)?, q)?;
-        for (name, ty) in [("k", operands[1]), ("v", operands[2])] {
-            let (r, d) = activation(name, ty)?;
-            same(&format!("width of {name}"), heads(self.n_kv_heads)?, d)?;
-            if r != rows {
-                return Err(format!("q has {rows} rows, {name} has {r}"));
-            }
-        }
-        if self.n_kv_heads == 0 || !self.n_heads.is_multiple_of(self.n_kv_heads) {
-            let (q, kv) = (self.n_heads, self.n_kv_heads);
-            return Err(format!(
-                "{q} heads do not share {kv} key/value heads evenly"
-            ));
-        }
+        let kv = [("k", operands[1]), ("v", operands[2])];
+        let (rows, q, _) = self.heads().check(operands[0], &kv)?;
         if *operands[3] != Type::new(DType::I32, [rows]) {
             return Err(format!(
                 "positions must be i32[{rows}], found {}",
@@ -58,7 +43,11 @@ impl OpRules for Attention {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(q)]))
     }
 
-    fn eval(&self, ctx: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let positions = operands[3].ints();
         let cache = ctx.cache(self.layer);
         let kv_width = self.n_kv_heads * self.head_dim;
@@ -79,34 +68,35 @@ impl OpRules for Attention {
                 out.extend(self.head(q, head, start + t, &cache.k, &cache.v));
             }
         }
-        Ok(Tensor::f32(&operands[0].shape, out))
+        Ok(Tensor::real(&operands[0].shape, out))
     }
+
+    no_gradient!("it reads a cache; attention_train is the form for training");
 }
 
 impl Attention {
+    fn heads(&self) -> Heads {
+        Heads {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            scale: self.scale,
+            window: self.window,
+            softcap: self.softcap,
+        }
+    }
+
     /// One query head at `position` over cached keys and values `[position, n_kv_heads·head_dim]`.
-    fn head(&self, q: &[f32], head: usize, position: usize, k: &[f32], v: &[f32]) -> Vec<f32> {
-        let kv_width = self.n_kv_heads * self.head_dim;
-        let column = head / (self.n_heads / self.n_kv_heads) * self.head_dim;
-        let first = match self.window {
-            0 => 0,
-            w => (position + 1).saturating_sub(w),
-        };
-        let row = |m: usize| m * kv_width + column;
-        let cap = f64::from(self.softcap);
-        let scores: Vec<f64> = (first..=position)
-            .map(|m| dot(q, &k[row(m)..][..self.head_dim]) * f64::from(self.scale))
-            .map(|s| if cap > 0.0 { cap * (s / cap).tanh() } else { s })
-            .collect();
-        let largest = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
-        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
-        let total: f64 = weights.iter().sum();
+    fn head<F: Real>(&self, q: &[F], head: usize, position: usize, k: &[F], v: &[F]) -> Vec<F> {
+        let heads = self.heads();
+        let first = heads.first(position);
+        let (weights, total, _) = exponentials(&heads.scores(q, head, first..position + 1, k));
         let mut out = vec![0.0f64; self.head_dim];
-        for (m, w) in (first..=position).zip(&weights) {
-            for (o, v) in out.iter_mut().zip(&v[row(m)..][..self.head_dim]) {
-                *o += w / total * f64::from(*v);
+        for (m, w) in weights.iter().enumerate() {
+            for (o, v) in out.iter_mut().zip(&v[heads.at(first + m, head)..]) {
+                *o += w / total * v.wide();
             }
         }
-        out.into_iter().map(|x| x as f32).collect()
+        out.into_iter().map(F::round).collect()
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::attr::{Attr, AttrText};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// The same values rounded to another float type.
@@ -37,13 +38,20 @@ impl OpRules for Cast {
         Ok(Type::new(self.to, operands[0].shape.clone()))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let round = |x: f32| match self.to {
             DType::F16 => half::f16::from_f32(x).to_f32(),
             DType::BF16 => half::bf16::from_f32(x).to_f32(),
             _ => x,
         };
-        let data: Vec<f32> = operands[0].floats().iter().map(|x| round(*x)).collect();
+        let data: Vec<f32> = F::to_f32s(operands[0].floats())
+            .iter()
+            .map(|x| round(*x))
+            .collect();
         if let Some(i) = data.iter().position(|x| !x.is_finite()) {
             let x = operands[0].floats()[i];
             return Err(EvalError::new(format!("{x} does not fit {}", self.to)));
@@ -51,7 +59,9 @@ impl OpRules for Cast {
         Ok(Tensor {
             dtype: self.to,
             shape: operands[0].shape.clone(),
-            data: Data::F32(data),
+            data: Data::F32(F::from_f32s(data)),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written; round is the form for training");
 }

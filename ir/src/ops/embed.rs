@@ -1,9 +1,12 @@
 //! Token embedding.
 
 use super::matrix;
+use super::scatter_add::ScatterAdd;
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -24,7 +27,11 @@ impl OpRules for Embed {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (table, ids) = (operands[0], operands[1].ints());
         let d = table.width();
         let mut out = Vec::with_capacity(ids.len() * d);
@@ -36,9 +43,14 @@ impl OpRules for Embed {
             out.extend(
                 table.floats()[row * d..][..d]
                     .iter()
-                    .map(|x| x * self.scale),
+                    .map(|x| *x * F::from_f32(self.scale)),
             );
         }
-        Ok(Tensor::f32(&[ids.len(), d], out))
+        Ok(Tensor::real(&[ids.len(), d], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (ty, scale) = (b.gradient_type(0), self.scale);
+        b.give(0, ScatterAdd { ty, scale }, &[b.dy(), b.operand(1)])
     }
 }

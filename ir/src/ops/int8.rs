@@ -2,10 +2,11 @@
 
 use super::matrix;
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// W rounded to int8 with one symmetric scale a row: round(w / s_r).
@@ -28,18 +29,24 @@ impl OpRules for Int8Data {
         let (d_out, d_in) = matrix("weight", operands[0])?;
         Ok(Type::fixed(DType::I8, &[d_out, d_in]))
     }
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let w = operands[0];
         let mut out = Vec::with_capacity(w.floats().len());
-        for row in w.floats().chunks(w.width().max(1)) {
+        for row in F::to_f32s(w.floats()).chunks(w.width().max(1)) {
             let scale = row_scale(row);
             out.extend(
                 row.iter()
                     .map(|x| (x / scale).round_ties_even() as i8 as u8),
             );
         }
-        Ok(Tensor::bytes(DType::I8, &w.shape, out))
+        Ok(Tensor::of_bytes(DType::I8, &w.shape, out))
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 impl OpRules for Int8Scale {
@@ -48,13 +55,20 @@ impl OpRules for Int8Scale {
         let (d_out, _) = matrix("weight", operands[0])?;
         Ok(Type::fixed(DType::F32, &[d_out]))
     }
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let w = operands[0];
-        let scales = w.floats().chunks(w.width().max(1)).map(row_scale).collect();
+        let rows = F::to_f32s(w.floats());
+        let scales = rows.chunks(w.width().max(1)).map(row_scale).collect();
         Ok(Tensor {
             dtype: DType::F32,
             shape: vec![w.rows()],
-            data: Data::F32(scales),
+            data: Data::F32(F::from_f32s(scales)),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }

@@ -1,9 +1,12 @@
 //! The dense linear layer.
 
+use super::matmul::{Matmul, MatmulTn};
 use super::{activation, matrix, same};
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -13,11 +16,8 @@ op! {
 }
 
 /// Dot product accumulated in f64.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&x, &y)| f64::from(x) * f64::from(y))
-        .sum()
+pub(crate) fn dot<F: Real>(a: &[F], b: &[F]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x.wide() * y.wide()).sum()
 }
 
 impl OpRules for Linear {
@@ -28,13 +28,26 @@ impl OpRules for Linear {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(d_out)]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, w) = (operands[0], operands[1]);
         let (d_in, d_out) = (w.width(), w.rows());
         let mut out = Vec::with_capacity(x.rows() * d_out);
         for row in x.floats().chunks(d_in.max(1)) {
-            out.extend(w.floats().chunks(d_in.max(1)).map(|w| dot(row, w) as f32));
+            out.extend(
+                w.floats()
+                    .chunks(d_in.max(1))
+                    .map(|w| F::round(dot(row, w))),
+            );
         }
-        Ok(Tensor::f32(&[x.rows(), d_out], out))
+        Ok(Tensor::real(&[x.rows(), d_out], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        b.give(0, Matmul {}, &[b.dy(), b.operand(1)])?;
+        b.give(1, MatmulTn {}, &[b.dy(), b.operand(0)])
     }
 }

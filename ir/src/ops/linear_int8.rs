@@ -2,10 +2,11 @@
 
 use super::{activation, same, vector};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// y_r = s_r Σ_j x_j q_rj with int8 weights q [d_out, d_in] and f32 scales s [d_out].
@@ -29,7 +30,11 @@ impl OpRules for LinearInt8 {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(d_out)]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, q, scale) = (operands[0], operands[1], operands[2].floats());
         let d_in = q.width();
         let mut out = Vec::with_capacity(x.rows() * scale.len());
@@ -38,11 +43,13 @@ impl OpRules for LinearInt8 {
                 let sum: f64 = q
                     .iter()
                     .zip(row)
-                    .map(|(&q, &x)| f64::from(q as i8) * f64::from(x))
+                    .map(|(&q, x)| f64::from(q as i8) * x.wide())
                     .sum();
-                out.push((sum * f64::from(*s)) as f32);
+                out.push(F::round(sum * s.wide()));
             }
         }
-        Ok(Tensor::f32(&[x.rows(), scale.len()], out))
+        Ok(Tensor::real(&[x.rows(), scale.len()], out))
     }
+
+    no_gradient!("its weight is stored in integers");
 }

@@ -1,22 +1,35 @@
 //! The ops, one file each (or one for a family of one-line ops), and what their rules share.
 
 pub mod attention;
+pub mod attention_train;
+pub mod attention_train_grad;
 pub mod cast;
+pub mod cross_entropy;
+pub mod effective_weight;
 pub mod elementwise;
+pub mod elementwise_grad;
 pub mod embed;
 pub mod gate;
+pub mod heads;
 pub mod int8;
+pub mod kl_divergence;
 pub mod linear;
 pub mod linear_int8;
+pub mod matmul;
 pub mod pack;
 pub mod paths;
 pub mod residual_binary;
 pub mod residual_sign;
 pub mod rms_norm;
+pub mod rms_norm_grad;
 pub mod rope;
+pub mod round;
+pub mod scatter_add;
 pub mod select_rows;
 pub mod slice;
 pub mod source;
+pub mod squared_error;
+pub mod sums;
 
 use crate::types::{DType, Dim, Type};
 
@@ -33,6 +46,23 @@ pub(crate) fn matrix(name: &str, ty: &Type) -> Result<(usize, usize), String> {
     match (ty.dtype.is_float(), ty.shape.as_slice()) {
         (true, [Dim::Fixed(r), Dim::Fixed(c)]) if *r > 0 && *c > 0 => Ok((*r, *c)),
         _ => Err(format!("{name} must be a float matrix, found {ty}")),
+    }
+}
+
+/// Requires a scalar, `f32[1]`.
+pub(crate) fn scalar(name: &str, ty: &Type) -> Result<(), String> {
+    match *ty == Type::fixed(DType::F32, &[1]) {
+        true => Ok(()),
+        false => Err(format!("{name} must be f32[1], found {ty}")),
+    }
+}
+
+/// Requires two activations of one type and gives it.
+pub(crate) fn alike(a: (&str, &Type), b: (&str, &Type)) -> Result<Type, String> {
+    activation(a.0, a.1)?;
+    match a.1 == b.1 {
+        true => Ok(a.1.clone()),
+        false => Err(format!("{} is {}, {} is {}", a.0, a.1, b.0, b.1)),
     }
 }
 

@@ -3,10 +3,11 @@
 use super::paths::signs;
 use crate::interp::{EvalContext, EvalError};
 use crate::layout::SignLayout;
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// The signs of one or more segments in the packed layout of [`crate::layout`].
@@ -48,7 +49,11 @@ impl OpRules for PackSigns {
         Ok(Type::fixed(DType::U8, &[bytes]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let layout = SignLayout {
             d_in: operands[0].shape[2],
             paths: operands[0].shape[0],
@@ -57,8 +62,10 @@ impl OpRules for PackSigns {
         };
         let parts: Vec<_> = operands.iter().map(|o| o.raw()).collect();
         let packed = layout.pack_signs(&parts);
-        Ok(Tensor::bytes(DType::U8, &[packed.len()], packed))
+        Ok(Tensor::of_bytes(DType::U8, &[packed.len()], packed))
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 fn new_layout(row_tiles: usize, d_in: usize, paths: usize) -> SignLayout {
@@ -89,7 +96,11 @@ impl OpRules for PackScales {
         Ok(Type::fixed(operands[0].dtype, &[count]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let layout = SignLayout {
             d_in: 1,
             paths: operands[0].shape[0],
@@ -104,6 +115,8 @@ impl OpRules for PackScales {
             data: Data::F32(packed),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }
 
 impl OpRules for Concat {
@@ -128,7 +141,11 @@ impl OpRules for Concat {
         Ok(ty)
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let data = operands.iter().flat_map(|o| o.floats()).copied().collect();
         let mut shape = operands[0].shape.clone();
         shape[0] = operands.iter().map(|o| o.shape[0]).sum();
@@ -138,4 +155,6 @@ impl OpRules for Concat {
             data: Data::F32(data),
         })
     }
+
+    no_gradient!("it is evaluated when an artifact is written");
 }

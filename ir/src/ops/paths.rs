@@ -2,10 +2,11 @@
 
 use super::{activation, same};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// x ⊙ s[row], one factor a channel.
@@ -34,12 +35,18 @@ impl OpRules for Scale {
         Ok(operands[0].clone())
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, d) = (operands[0], operands[0].width());
         let factors = operands[1].floats()[self.row * d..][..d].iter().cycle();
-        let data = x.floats().iter().zip(factors).map(|(x, s)| x * s);
-        Ok(Tensor::f32(&x.shape, data.collect()))
+        let data = x.floats().iter().zip(factors).map(|(&x, &s)| x * s);
+        Ok(Tensor::real(&x.shape, data.collect()))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 impl OpRules for BinaryMatmul {
@@ -53,7 +60,11 @@ impl OpRules for BinaryMatmul {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(d_out)]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, b) = (operands[0], operands[1]);
         let d_out = b.shape[1];
         let mut out = Vec::with_capacity(x.rows() * d_out);
@@ -61,12 +72,16 @@ impl OpRules for BinaryMatmul {
             for row in 0..d_out {
                 let row = self.path * d_out + row;
                 let terms = x.iter().enumerate();
-                let sum: f64 = terms.map(|(j, &x)| f64::from(x * b.sign(row, j))).sum();
-                out.push(sum as f32);
+                let sum: f64 = terms
+                    .map(|(j, x)| x.wide() * f64::from(b.sign(row, j)))
+                    .sum();
+                out.push(F::round(sum));
             }
         }
-        Ok(Tensor::f32(&[x.rows(), d_out], out))
+        Ok(Tensor::real(&[x.rows(), d_out], out))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 /// Requires `bit[k,d_out,d_in]`, not empty, and gives `(k, d_out, d_in)`.

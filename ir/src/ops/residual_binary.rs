@@ -6,9 +6,10 @@ use super::{activation, matrix, not_negative, same, vector};
 use crate::interp::{EvalContext, EvalError};
 use crate::layout::{MAX_ROW_TILES, SignLayout};
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
-use crate::{op, word_attr};
+use crate::{no_gradient, op, word_attr};
 
 word_attr! {
     /// What is done to the input before the product, in the same kernel.
@@ -171,7 +172,7 @@ impl ResidualBinary {
     }
 
     /// The product's input: x after the prologue.
-    pub fn input(&self, operands: &[&Tensor]) -> Tensor {
+    pub fn input<F: Real>(&self, operands: &[&Tensor<F>]) -> Tensor<F> {
         let x = operands[0];
         let data = match self.prologue {
             Prologue::None => x.floats().to_vec(),
@@ -184,11 +185,14 @@ impl ResidualBinary {
                 data
             }
         };
-        Tensor::f32(&x.shape, data)
+        Tensor::real(&x.shape, data)
     }
 
     /// Plain (signs, g, h) of every segment, unpacked if need be.
-    pub fn plain_weights(&self, operands: &[&Tensor]) -> Vec<(Tensor, Vec<f32>, Vec<f32>)> {
+    pub fn plain_weights<F: Real>(
+        &self,
+        operands: &[&Tensor<F>],
+    ) -> Vec<(Tensor<F>, Vec<F>, Vec<F>)> {
         let (roles, d_in) = (self.roles(), operands[0].width());
         if !self.packed {
             let groups = roles.weights.iter();
@@ -210,7 +214,7 @@ impl ResidualBinary {
                 let h = &h.floats()[s * self.paths * d_in..][..self.paths * d_in];
                 let shape = [self.paths, d_out, d_in];
                 (
-                    Tensor::bytes(DType::Bit, &shape, bits),
+                    Tensor::of_bytes(DType::Bit, &shape, bits),
                     g.collect(),
                     h.to_vec(),
                 )
@@ -253,7 +257,11 @@ impl OpRules for ResidualBinary {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let u = self.input(operands);
         let weights = self.plain_weights(operands);
         let residual = self.roles().residual.map(|i| operands[i].floats());
@@ -261,24 +269,26 @@ impl OpRules for ResidualBinary {
         let mut out = Vec::with_capacity(u.rows() * d_out);
         for u in u.floats().chunks(u.width().max(1)) {
             for (signs, g, h) in &weights {
-                out.extend(segment(u, signs, g, h).into_iter().map(|y| y as f32));
+                out.extend(segment(u, signs, g, h).into_iter().map(F::round));
             }
         }
         for (y, r) in out.iter_mut().zip(residual.unwrap_or_default()) {
-            *y += r;
+            *y += *r;
         }
-        Ok(Tensor::f32(&[u.rows(), d_out], out))
+        Ok(Tensor::real(&[u.rows(), d_out], out))
     }
+
+    no_gradient!("effective_weight is the form of a residual-binary layer for training");
 }
 
 /// Σ_i g_i ⊙ (B_i (h_i ⊙ u)) for one segment and one token.
-fn segment(u: &[f32], signs: &Tensor, g: &[f32], h: &[f32]) -> Vec<f64> {
+fn segment<F: Real>(u: &[F], signs: &Tensor<F>, g: &[F], h: &[F]) -> Vec<f64> {
     let [paths, d_out, d_in] = [signs.shape[0], signs.shape[1], signs.shape[2]];
     let mut y = vec![0.0f64; d_out];
     let stride = d_in.div_ceil(8);
     for path in 0..paths {
         let h = &h[path * d_in..][..d_in];
-        let scaled: Vec<f64> = u.iter().zip(h).map(|(u, h)| f64::from(u * h)).collect();
+        let scaled: Vec<f64> = u.iter().zip(h).map(|(u, h)| (*u * *h).wide()).collect();
         let total: f64 = scaled.iter().sum();
         for (row, y) in y.iter_mut().enumerate() {
             let row = path * d_out + row;
@@ -293,7 +303,7 @@ fn segment(u: &[f32], signs: &Tensor, g: &[f32], h: &[f32]) -> Vec<f64> {
                     }
                 })
                 .sum();
-            *y += f64::from(g[row]) * (2.0 * positive - total);
+            *y += g[row].wide() * (2.0 * positive - total);
         }
     }
     y

@@ -2,10 +2,11 @@
 
 use super::{matrix, same};
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// R₀ = W; B_i = sign(R_{i−1}), sign(0) = +1; R_i = R_{i−1} − g_i B_i h_iᵀ, in f32.
@@ -55,10 +56,21 @@ impl OpRules for ResidualSign {
         Ok(Type::fixed(DType::Bit, &[k, d_out, d_in]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (w, g, h) = (operands[0], operands[1], operands[2]);
         let shape = [g.shape[0], w.shape[0], w.shape[1]];
-        let bits = derive_signs(w.floats(), g.floats(), h.floats(), shape);
-        Ok(Tensor::bytes(DType::Bit, &shape, bits))
+        let bits = derive_signs(
+            &F::to_f32s(w.floats()),
+            &F::to_f32s(g.floats()),
+            &F::to_f32s(h.floats()),
+            shape,
+        );
+        Ok(Tensor::of_bytes(DType::Bit, &shape, bits))
     }
+
+    no_gradient!("signs have none; effective_weight is the form for training");
 }

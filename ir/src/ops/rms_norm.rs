@@ -1,9 +1,12 @@
 //! Root-mean-square normalisation (Zhang & Sennrich, arXiv 1910.07467).
 
+use super::rms_norm_grad::{RmsNormGrad, RmsNormWeightGrad};
 use super::{activation, not_negative, vector};
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -18,16 +21,18 @@ op! {
 }
 
 /// Normalises one group of channels in place.
-pub fn normalize(x: &mut [f32], weight: &[f32], eps: f32, unit_offset: bool) {
-    let square: f64 = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+pub fn normalize<F: Real>(x: &mut [F], weight: &[F], eps: f32, unit_offset: bool) {
+    let square: f64 = x.iter().map(|v| v.wide() * v.wide()).sum();
     let inverse = 1.0 / (square / x.len() as f64 + f64::from(eps)).sqrt();
     let offset = if unit_offset { 1.0 } else { 0.0 };
-    for (v, &w) in x.iter_mut().zip(weight) {
-        *v = (f64::from(*v) * inverse * (offset + f64::from(w))) as f32;
+    for (v, w) in x.iter_mut().zip(weight) {
+        *v = F::round(v.wide() * inverse * (offset + w.wide()));
     }
 }
 
 impl OpRules for RmsNorm {
+    const CHEAP: bool = true;
+
     fn infer(&self, operands: &[&Type]) -> Result<Type, String> {
         let (rows, d) = activation("x", operands[0])?;
         let group = vector("weight", operands[1])?;
@@ -38,7 +43,11 @@ impl OpRules for RmsNorm {
         Ok(Type::new(DType::F32, [rows, Dim::Fixed(d)]))
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let weight = operands[1].floats();
         let mut out = operands[0].clone();
         if let crate::tensor::Data::F32(x) = &mut out.data {
@@ -47,5 +56,13 @@ impl OpRules for RmsNorm {
             }
         }
         Ok(out)
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (eps, unit_offset) = (self.eps, self.unit_offset);
+        let (x, weight, dy) = (b.operand(0), b.operand(1), b.dy());
+        b.give(0, RmsNormGrad { eps, unit_offset }, &[x, weight, dy])?;
+        let group = b.ty(1).last().unwrap_or(0);
+        b.give(1, RmsNormWeightGrad { eps, group }, &[x, dy])
     }
 }

@@ -1,9 +1,12 @@
 //! Picks the rows whose logits are asked for.
 
 use super::activation;
+use super::scatter_add::ScatterAdd;
+use crate::gradient::{Backward, GradientError};
 use crate::interp::{EvalContext, EvalError};
 use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::Tensor;
 use crate::types::{DType, Dim, Type};
 
@@ -21,7 +24,11 @@ impl OpRules for SelectRows {
         }
     }
 
-    fn eval(&self, _: &mut EvalContext<'_>, operands: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        operands: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let (x, rows) = (operands[0], operands[1].ints());
         let d = x.width();
         let mut out = Vec::with_capacity(rows.len() * d);
@@ -31,6 +38,11 @@ impl OpRules for SelectRows {
                 .ok_or_else(|| EvalError::new(format!("row {row} is outside 0..{}", x.rows())))?;
             out.extend_from_slice(&x.floats()[index * d..][..d]);
         }
-        Ok(Tensor::f32(&[rows.len(), d], out))
+        Ok(Tensor::real(&[rows.len(), d], out))
+    }
+
+    fn gradient(&self, b: &mut Backward<'_>) -> Result<(), GradientError> {
+        let (ty, scale) = (b.gradient_type(0), 1.0);
+        b.give(0, ScatterAdd { ty, scale }, &[b.dy(), b.operand(1)])
     }
 }

@@ -1,10 +1,11 @@
 //! Where values come from: inputs of a step, weights, constants.
 
 use crate::interp::{EvalContext, EvalError};
-use crate::op;
 use crate::op::OpRules;
+use crate::real::Real;
 use crate::tensor::{Data, Tensor};
 use crate::types::{DType, Type};
+use crate::{no_gradient, op};
 
 op! {
     /// A value that the caller gives at every step.
@@ -20,9 +21,15 @@ impl OpRules for Input {
     fn infer(&self, _: &[&Type]) -> Result<Type, String> {
         Ok(self.ty.clone())
     }
-    fn eval(&self, ctx: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         ctx.input(&self.name, &self.ty)
     }
+
+    no_gradient!("it is a source");
 }
 
 op! {
@@ -43,7 +50,11 @@ impl OpRules for Weight {
             None => Err(format!("a weight's size must be known, found {}", self.ty)),
         }
     }
-    fn eval(&self, ctx: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        ctx: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         let tensor = ctx.weight(&self.name)?;
         if tensor.ty() != self.ty {
             let (found, expected) = (tensor.ty(), &self.ty);
@@ -54,6 +65,8 @@ impl OpRules for Weight {
         }
         Ok(tensor)
     }
+
+    no_gradient!("it is a source");
 }
 
 op! {
@@ -81,11 +94,17 @@ impl OpRules for Const {
         }
         Ok(self.ty.clone())
     }
-    fn eval(&self, _: &mut EvalContext<'_>, _: &[&Tensor]) -> Result<Tensor, EvalError> {
+    fn eval<F: Real>(
+        &self,
+        _: &mut EvalContext<'_, F>,
+        _: &[&Tensor<F>],
+    ) -> Result<Tensor<F>, EvalError> {
         Ok(Tensor {
             dtype: DType::F32,
             shape: self.ty.fixed_shape().unwrap_or_default(),
-            data: Data::F32(self.data.clone()),
+            data: Data::F32(F::from_f32s(self.data.clone())),
         })
     }
+
+    no_gradient!("it is a source");
 }

@@ -21,6 +21,7 @@ use rabitc_ir::ops::slice::Slice;
 use rabitc_ir::ops::source::{Const, Input, Weight};
 use rabitc_ir::{DType, Graph, Interpreter, Op, Tensor, Type};
 
+use crate::hand_train;
 use crate::support::{assert_close, compute, ints, rows, run_op, vector};
 
 /// A few units in the last place of an f32.
@@ -60,10 +61,11 @@ const CASES: &[(&str, fn())] = &[
 
 #[test]
 fn every_op_gives_what_is_calculated_by_hand() {
-    let cases: BTreeSet<_> = CASES.iter().map(|(op, _)| *op).collect();
+    let all = || CASES.iter().chain(hand_train::CASES);
+    let cases: BTreeSet<_> = all().map(|(op, _)| *op).collect();
     let table: BTreeSet<_> = Op::table().iter().map(|op| op.name).collect();
     assert_eq!(cases, table);
-    CASES.iter().for_each(|(_, case)| case());
+    all().for_each(|(_, case)| case());
 }
 
 fn sources() {

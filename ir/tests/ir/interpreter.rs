@@ -132,3 +132,19 @@ fn a_graph_of_ten_thousand_nodes_needs_no_deep_stack() {
     let out = Interpreter::new(&graph, &weights).run(inputs).unwrap();
     assert_eq!(out["y"], rows(&[[10_000.0]]));
 }
+
+#[test]
+fn the_wide_interpreter_computes_in_f64() {
+    let text = "graph \"g\" {\n%x = input {name=\"x\", ty=f32[T,2]} : f32[T,2]\n\
+                %w = weight {name=\"w\", ty=f32[1,2]} : f32[1,2]\n\
+                %y = linear(%x, %w) : f32[T,1]\n%z = add(%y, %y) : f32[T,1]\noutput \"z\" %z\n}";
+    let graph = rabitc_ir::text::parse(text).unwrap();
+    let store = BTreeMap::from([("w".to_string(), Tensor::f32(&[1, 2], vec![1.0, 2.0]))]);
+    let x = || [("x".to_string(), Tensor::real(&[1, 2], vec![1e-12, 1.0f64]))];
+    let mut run = Interpreter::wide(&graph, &store);
+    assert_eq!(run.run(x()).unwrap()["z"].floats(), [2.0 * (1e-12 + 2.0)]);
+    // A weight that is given stands in for the store's, and what was kept of that is forgotten.
+    run.give_weight("w", Tensor::real(&[1, 2], vec![1.0, 2.0 + 1e-12]));
+    let expected = 2.0 * (1e-12 + (2.0 + 1e-12));
+    assert_eq!(run.run(x()).unwrap()["z"].floats(), [expected]);
+}

@@ -4,6 +4,7 @@ mod attention;
 mod fuzz;
 mod graph;
 mod hand;
+mod hand_train;
 mod interpreter;
 mod layout;
 mod random;

@@ -205,8 +205,14 @@ impl Lowering<'_> {
             Op::Scale(_) | Op::BinaryMatmul(_) => {
                 Err(self.unsupported(id, "paths must be fused before code is generated"))
             }
-            // Tables are made when a model is loaded; the rest is there before a step.
-            _ => Ok(()),
+            // Tables are made when a model is loaded.
+            Op::RopeTable(_) | Op::Input(_) => Ok(()),
+            // There before a step.
+            op if op.compile_time() => Ok(()),
+            op => {
+                let name = op.name();
+                Err(self.unsupported(id, &format!("{name} has no kernel on a GPU")))
+            }
         }
     }
 

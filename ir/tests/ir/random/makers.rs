@@ -12,7 +12,7 @@ use rabitc_ir::ops::pack::{Concat, PackScales, PackSigns};
 use rabitc_ir::ops::paths::{BinaryMatmul, Scale};
 use rabitc_ir::ops::residual_sign::ResidualSign;
 use rabitc_ir::ops::rms_norm::RmsNorm;
-use rabitc_ir::ops::rope::{Rope, RopeTable};
+use rabitc_ir::ops::rope::{Rope, RopeGrad, RopeTable};
 use rabitc_ir::ops::select_rows::SelectRows;
 use rabitc_ir::ops::slice::Slice;
 use rabitc_ir::ops::source::{Const, Input, Weight};
@@ -47,7 +47,8 @@ impl Random {
             "slice" => self.slice(),
             "select_rows" => self.select_rows(),
             "rope_table" => self.rope_table(),
-            "rope" => self.rope(),
+            "rope" => self.rope(Rope {}),
+            "rope_grad" => self.rope(RopeGrad {}),
             "attention" => self.attention(),
             "scale" => self.scale(),
             "binary_matmul" => self.binary_matmul(),
@@ -59,7 +60,7 @@ impl Random {
             "cast" => self.cast(),
             "int8_data" => self.int8(Int8Data {}),
             "int8_scale" => self.int8(Int8Scale {}),
-            other => panic!("no maker for op `{other}`: add one here"),
+            other => self.train_step(other),
         }
     }
 
@@ -119,7 +120,7 @@ impl Random {
         self.add(Const { ty, data }, &[])
     }
 
-    fn one(&mut self, op: impl Into<Op>) -> NodeId {
+    pub(super) fn one(&mut self, op: impl Into<Op>) -> NodeId {
         let x = self.activation();
         self.add(op, &[x])
     }
@@ -194,13 +195,13 @@ impl Random {
         self.add(RopeTable { attention_factor }, &[positions, inv_freq])
     }
 
-    fn rope(&mut self) -> NodeId {
+    fn rope(&mut self, op: impl Into<Op>) -> NodeId {
         let rows = self.rows();
         let head_dim = 2 * self.rng.between(1, 4);
         let table = self.value(&activation_type(rows, head_dim));
         let width = head_dim * self.rng.between(1, 3);
         let x = self.value(&activation_type(rows, width));
-        self.add(Rope {}, &[x, table])
+        self.add(op, &[x, table])
     }
 
     fn attention(&mut self) -> NodeId {

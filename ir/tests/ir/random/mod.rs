@@ -2,6 +2,7 @@
 
 mod layer;
 mod makers;
+mod train;
 
 use std::collections::BTreeMap;
 
