@@ -9,7 +9,7 @@ use rabitc_codegen::backend::{Backend, Options};
 use rabitc_codegen::cranelift::Cranelift;
 use rabitc_codegen::kir::interp::{self, Call};
 use rabitc_codegen::kir::{Builder, Elem, Kernel, Ty, Val};
-use rabitc_codegen::level::Level;
+use rabitc_codegen::level::{Arch, Level};
 use rabitc_runtime::exec_memory::ExecMemory;
 use std::cell::Cell;
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl Subject {
                 if run.contains(&level) {
                     let loaded = ExecMemory::load(&blob).unwrap();
                     code.push((backend.name().to_owned(), level, loaded));
-                } else if level == Level::Aarch64 && emulator::qemu().is_some() {
+                } else if level.arch() == Arch::Aarch64 && emulator::qemu().is_some() {
                     emulated.push((backend.name().to_owned(), blob));
                 }
             }

@@ -3,5 +3,6 @@
 
 mod arith;
 mod control;
+mod kernels;
 mod lanes;
 mod random;
