@@ -13,21 +13,10 @@ use rabitc_ir::ops::residual_binary::Activations;
 const MIN_BLOCKS: usize = 32;
 
 /// The processor that tiles are chosen for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Machine {
-    /// Bytes of a vector.
-    pub vector_bytes: usize,
     /// Whether bytes are permuted over a whole vector of 64: one vector of sums a tile and byte.
     pub permute: bool,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Machine {
-            vector_bytes: 16,
-            permute: false,
-        }
-    }
 }
 
 /// What tiles are chosen by, of one layer.

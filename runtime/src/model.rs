@@ -126,6 +126,16 @@ impl Model {
         }
     }
 
+    /// Format of the activations that residual-binary products read where the model runs: `int8`,
+    /// `int16` or `f32`.
+    pub fn activations(&self) -> String {
+        match &self.code {
+            Code::Cpu { .. } => self.manifest().activations.clone(),
+            #[cfg(feature = "cuda")]
+            Code::Cuda(model) => format!("int{}", model.target(self.manifest()).planes),
+        }
+    }
+
     /// What each step of a program computes.
     pub fn steps(&self, program: usize) -> Vec<StepInfo<'_>> {
         match &self.code {

@@ -7,12 +7,9 @@ use rabitc_rbx::Level;
 
 /// The processor that tiles are chosen for: the least of the targets, for all share the layout.
 pub fn machine(backend: &dyn Backend, levels: &[Level]) -> Machine {
-    let vectors = levels.iter().map(|level| backend.vectors(*level));
-    let least = vectors.min_by_key(|v| (v.permute, v.bytes));
-    let default = Machine::default();
+    let mut vectors = levels.iter().map(|level| backend.vectors(*level));
     Machine {
-        vector_bytes: least.map_or(default.vector_bytes, |v| v.bytes),
-        permute: least.is_some_and(|v| v.permute),
+        permute: !levels.is_empty() && vectors.all(|v| v.permute),
     }
 }
 

@@ -64,8 +64,8 @@ pub struct Args {
     lm_head: Option<HeadForm>,
     /// The format of activations inside residual-binary products. On CPUs: int8 or int16 (partial
     /// sums as integers, one scale for 256 inputs), f32 (exact up to rounding), or auto: the most
-    /// exact one that keeps up with the memory on the target. On GPUs: int8 (whole numbers of 8
-    /// bits, one scale for 256 inputs); anything else is 16 bits
+    /// exact one that keeps up with the memory on the target. On GPUs: int8 or int16 (whole
+    /// numbers, one scale for 256 inputs), which is also what auto gives
     #[arg(long, default_value = "auto", value_parser = ["auto", "int8", "int16", "f32"])]
     activations: String,
     /// What to generate code for, separated by commas: cpu:native, CPU levels, e.g. cpu:x86-64-v3,
@@ -157,6 +157,11 @@ fn options(args: &Args) -> Result<Options> {
     };
     let backend = BackendChoice::parse(&args.backend);
     let targets = compile::parse_targets(&args.target)?;
+    if args.activations == "f32" && !targets.gpus.is_empty() {
+        bail!(
+            "--activations f32: GPUs have int8 and int16; compile for CPUs alone, or leave it out"
+        );
+    }
     let machine = machine::machine(&*backend.backend()?, &targets.levels);
     let activations = match args.activations.as_str() {
         "f32" => Activations::F32,

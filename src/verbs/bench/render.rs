@@ -78,7 +78,7 @@ impl Report {
             model: file.to_string_lossy().into_owned(),
             architecture: model.manifest().model.architecture.clone(),
             artifact_bytes: model.artifact().file_bytes() as u64,
-            activations: model.manifest().activations.clone(),
+            activations: model.activations(),
             cpu: cpu_name(),
             cpu_level: model.runs_on(),
             threads,
