@@ -13,7 +13,7 @@ mod side;
 
 pub use atomic::{AtomicFile, Tensors, write_text};
 pub use load::{Saved, SavedWeights};
-pub use save::save;
+pub use save::{layer_values, save};
 pub use side::copy_side_files;
 
 use std::path::{Path, PathBuf};
