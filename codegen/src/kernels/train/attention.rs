@@ -3,15 +3,18 @@
 //! Scores are taken a block of rows at a time with a running maximum and sum (Milakov and
 //! Gimelshein, arXiv 1805.02867).
 
+pub use super::attention_rows::Heads;
 use super::attention_rows::{
     BLOCK, LOWEST, Rows, accumulate, dots, for_blocks, for_lanes, store_scaled,
 };
-pub use super::attention_rows::Heads;
 use super::rows::clear;
 use crate::kernels::math::{exp, ln};
 use crate::kernels::shape::{address, lane_numbers, split_item};
 use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Elem, Kernel, Ty, Val, Var};
+
+/// The most channels of a head: two sums of them lie on a kernel's stack.
+pub const MOST_CHANNELS: usize = 4096;
 
 /// softmax(scale · q kᵀ) v, `[rows, n_heads · head_dim]`, and ln Σ exp(score), `[rows, n_heads]`;
 /// items: rows × heads.

@@ -1,7 +1,7 @@
 //! Sums over the rows of a matrix: partial sums of blocks of rows, then their sums.
 
 use super::rows::{add_scaled, block_of_rows, clear, inverse_root, sum_columns};
-use crate::kernels::shape::{broadcast, for_chunks, for_columns};
+use crate::kernels::shape::{address, broadcast, chunk_count, for_chunks, for_columns};
 use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, Val};
 
@@ -137,15 +137,19 @@ pub struct SumPartials {
     pub rows: usize,
     /// Elements a row of the result.
     pub out_stride: usize,
-    /// Whether the sums are added to what the result holds.
-    pub accumulate: bool,
+}
+
+impl SumPartials {
+    /// Work items.
+    pub fn items(&self) -> usize {
+        self.rows * chunk_count(self.d)
+    }
 }
 
 impl Spec for SumPartials {
     fn name(&self) -> String {
-        let into = if self.accumulate { "_into" } else { "" };
         let (d, rows, stride) = (self.d, self.rows, self.out_stride);
-        format!("sum_partials_d{d}_r{rows}_o{stride}{into}")
+        format!("sum_partials_d{d}_r{rows}_o{stride}")
     }
 
     fn build(&self, vectors: Vectors) -> Kernel {
@@ -156,14 +160,11 @@ impl Spec for SumPartials {
         let zero = b.int(0);
         let (d, whole) = (self.d as i64, (self.rows * self.d) as i64);
         for_chunks(&mut b, d, &mut |b, row, first, columns| {
-            let partial = crate::kernels::shape::address(b, partial, row, d, first);
-            let out = crate::kernels::shape::address(b, out, row, self.out_stride as i64, first);
+            let partial = address(b, partial, row, d, first);
+            let out = address(b, out, row, self.out_stride as i64, first);
             for_columns(b, columns, &mut |b, column, ty| {
                 let to = b.at(out, column, 4);
-                let start = match self.accumulate {
-                    true => b.load(ty, to, 0),
-                    false => b.float_of(ty, 0.0),
-                };
+                let start = b.float_of(ty, 0.0);
                 let sum = b.var(start);
                 let from = b.at(partial, column, 4);
                 b.for_range(zero, blocks, 1, |b, block| {

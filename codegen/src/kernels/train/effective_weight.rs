@@ -144,7 +144,9 @@ impl Spec for EffectiveWeight {
                 let paths = self.layer.paths(b, &row, column, ty);
                 let parts = paths.iter().map(|path| signed(b, path.positive, path.step));
                 let parts: Vec<Val> = parts.collect();
-                let sum = parts[1..].iter().fold(parts[0], |sum, part| b.add(sum, *part));
+                let sum = parts[1..]
+                    .iter()
+                    .fold(parts[0], |sum, part| b.add(sum, *part));
                 let at = b.at(out, column, 4);
                 b.store(at, 0, sum);
             });

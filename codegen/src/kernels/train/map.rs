@@ -48,7 +48,9 @@ impl MapKernel {
         let by_column = |t: &Term| matches!(t, Term::Column { .. } | Term::Padded { .. });
         let views = map.operands.iter().chain(map.stores.iter().map(|s| &s.to));
         let flat = !map.terms.iter().any(by_column)
-            && views.into_iter().all(|v| v.is_dense() && v.columns == map.columns);
+            && views
+                .into_iter()
+                .all(|v| v.is_dense() && v.columns == map.columns);
         let (rows, columns) = match flat {
             true => (1, map.rows * map.columns),
             false => (map.rows, map.columns),
@@ -162,7 +164,9 @@ impl MapKernel {
             operands: reads
                 .map(|(i, (base, m))| at(*base, Some(i), m.stride))
                 .collect(),
-            results: writes.map(|(base, r)| at(*base, None, r.to.stride)).collect(),
+            results: writes
+                .map(|(base, r)| at(*base, None, r.to.stride))
+                .collect(),
         }
     }
 
@@ -245,7 +249,9 @@ fn term_name(term: &Term) -> String {
         Term::Add(x, y) => format!("a{x}x{y}"),
         Term::Mul(x, y) => format!("m{x}x{y}"),
         Term::Sum(parts) => {
-            let parts = parts.iter().map(|(f, t)| format!("x{:08x}t{t}", f.to_bits()));
+            let parts = parts
+                .iter()
+                .map(|(f, t)| format!("x{:08x}t{t}", f.to_bits()));
             format!("s{}", parts.collect::<String>())
         }
         Term::Act(act, x) => format!("{}{x}", act.name()),

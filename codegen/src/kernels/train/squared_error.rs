@@ -70,10 +70,7 @@ impl SquaredError {
             let (at_x, at_t) = (b.at(x, column, 4), b.at(target, column, 4));
             let (x, t) = (b.load(ty, at_x, 0), b.load(ty, at_t, 0));
             let difference = b.sub(x, t);
-            vec![
-                b.fma(difference, difference, sums[0]),
-                b.fma(t, t, sums[1]),
-            ]
+            vec![b.fma(difference, difference, sums[0]), b.fma(t, t, sums[1])]
         });
         b.store(out, 0, sums[0]);
         b.store(out, 4, sums[1]);
