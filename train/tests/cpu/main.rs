@@ -48,8 +48,11 @@ pub enum Operand {
 
 /// A graph that is put together with random weights.
 pub struct Subject {
+    /// What is tested.
     pub graph: Graph,
+    /// Its weights.
     pub store: Values,
+    /// Its inputs.
     pub inputs: Values,
     /// Tokens of a run, for ops that ask.
     pub tokens: usize,
@@ -57,6 +60,7 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// An empty graph.
     pub fn new(seed: u64) -> Self {
         Subject {
             graph: Graph::new("test"),
