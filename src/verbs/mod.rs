@@ -8,5 +8,6 @@ pub mod inspect;
 pub mod logits;
 pub mod run;
 pub mod synth;
+pub mod train;
 pub mod tune;
 pub mod verify;
