@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use rabitc_frontend::Checkpoint;
+use rabitc_frontend::{BUFFERS_KEY, Checkpoint};
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::{DType, Tensor, WeightStore};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub struct Exported {
 pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainError> {
     let checkpoint = Checkpoint::open(from)?;
     // Refuses what does not fit its configuration.
-    rabitc_frontend::lower(&checkpoint, &Default::default())?;
+    let lowered = rabitc_frontend::lower(&checkpoint, &Default::default())?;
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(TrainError::file(to, "the folder is not empty"));
     }
@@ -44,7 +44,9 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
     fs::create_dir_all(to).map_err(TrainError::io(to))?;
     copy_side_files(checkpoint.folder(), to)?;
     set_dtype(&to.join("config.json"), dtype)?;
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let pairs = [("format", "pt"), (BUFFERS_KEY, lowered.buffers.name())];
+    let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string()));
+    let metadata = HashMap::from(metadata);
     let mut file = Tensors::create(&to.join(crate::store::MODEL), &entries, metadata)?;
     let (mut bytes, mut layers) = (0, 0);
     for (name, source, _) in &tensors {

@@ -70,6 +70,10 @@ pub struct Args {
     /// Tokens that importance is measured on
     #[arg(long, default_value_t = 65536, value_name = "N", help_heading = "Student")]
     pub init_tokens: usize,
+    /// Precision of the rotary frequencies of teacher and student: checkpoint rounds them to the
+    /// teacher's dtype, f32 does not; auto rounds up to 2048 positions of context
+    #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"], help_heading = "Student")]
+    pub rope_precision: String,
 
     /// Updates
     #[arg(long, default_value_t = 1000, value_name = "N", help_heading = "Training")]
