@@ -117,7 +117,10 @@ impl Job<'_> {
             ));
         }
         if saved.state.teacher != self.teacher.fingerprint()? {
-            return refuse(format!("was trained towards another teacher than {}", self.teacher.name));
+            return refuse(format!(
+                "was trained towards another teacher than {}",
+                self.teacher.name
+            ));
         }
         if saved.state.text != self.corpus.hash() {
             return refuse("was trained on another text".into());

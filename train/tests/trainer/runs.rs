@@ -70,8 +70,13 @@ fn the_checkpoint_is_the_student() {
             let mut all = Vec::new();
             for window in setting.valid.windows(16, 0) {
                 let ids = setting.valid.ids(window, 16).to_vec();
-                let inputs = [("ids", ids), ("positions", (0..16).collect()), ("rows", (0..16).collect())];
-                let inputs = inputs.map(|(name, v): (_, Vec<i32>)| (name.to_string(), Tensor::i32(&[16], v)));
+                let inputs = [
+                    ("ids", ids),
+                    ("positions", (0..16).collect()),
+                    ("rows", (0..16).collect()),
+                ];
+                let inputs = inputs
+                    .map(|(name, v): (_, Vec<i32>)| (name.to_string(), Tensor::i32(&[16], v)));
                 let outputs = Interpreter::new(&graph, &checkpoint).run(inputs).unwrap();
                 all.extend(outputs["logits"].floats().to_vec());
             }
@@ -83,14 +88,19 @@ fn the_checkpoint_is_the_student() {
         let found = divergences.sum::<f64>() / (teacher.len() / 23) as f64;
         let expected = *validations(dir.path()).last().unwrap();
         // Logits in f32 of sums over fewer than a hundred products each.
-        assert!((found - expected).abs() < 1e-4, "{method:?}: {found} for {expected}");
+        assert!(
+            (found - expected).abs() < 1e-4,
+            "{method:?}: {found} for {expected}"
+        );
     }
 }
 
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let log_softmax = |x: &[f32]| {
         let sum: f64 = x.iter().map(|x| f64::from(*x).exp()).sum();
-        x.iter().map(|x| f64::from(*x) - sum.ln()).collect::<Vec<_>>()
+        x.iter()
+            .map(|x| f64::from(*x) - sum.ln())
+            .collect::<Vec<_>>()
     };
     let (p, q) = (log_softmax(p), log_softmax(q));
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
@@ -121,7 +131,10 @@ fn engines_agree() {
     assert_eq!(cpu.len(), 3);
     // Sums of f32 products; the loss is exact to a few units in the last place.
     for (a, b) in cpu[0].iter().zip(reference[0]) {
-        assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{cpu:?} {reference:?}");
+        assert!(
+            (a - b).abs() < 1e-4 * b.abs().max(1.0),
+            "{cpu:?} {reference:?}"
+        );
     }
     for (a, b) in cpu.iter().zip(&reference) {
         assert!((a[0] - b[0]).abs() < 0.02 * b[0], "{cpu:?} {reference:?}");

@@ -44,7 +44,11 @@ fn going_on_changes_nothing() {
             assert_eq!(error.to_string(), "killed");
             let outcome = setting.run(dir.path(), true, &Cpu).unwrap();
             assert_eq!(outcome.from, after / 4 * 4);
-            assert_eq!(records(dir.path()), records(whole.path()), "{method:?} {after}");
+            assert_eq!(
+                records(dir.path()),
+                records(whole.path()),
+                "{method:?} {after}"
+            );
             let (found, expected) = (files(dir.path()), files(whole.path()));
             assert_eq!(found.len(), 2);
             for ((name, a), (other, b)) in found.iter().zip(&expected) {
@@ -73,7 +77,10 @@ fn what_is_no_number_stops_the_run_and_names_the_step() {
         let error = setting.run(dir.path(), false, &failing).unwrap_err();
         let message = error.to_string();
         assert!(message.starts_with(what), "{message}");
-        assert!(message.ends_with("keeps the checkpoint of step 4"), "{message}");
+        assert!(
+            message.ends_with("keeps the checkpoint of step 4"),
+            "{message}"
+        );
         // What it keeps goes on.
         assert_eq!(setting.run(dir.path(), true, &Cpu).unwrap().from, 4);
     }
@@ -95,18 +102,27 @@ fn what_does_not_fit_is_refused() {
         &|s| s.corpus = corpus(27, 1),
         "text: 27 tokens make 2 sequences of 9, but 3 are needed",
     );
-    refused(&|s| s.recipe.seq_len = 65, "sequences of 65 tokens: the model has 1 to 64");
+    refused(
+        &|s| s.recipe.seq_len = 65,
+        "sequences of 65 tokens: the model has 1 to 64",
+    );
     refused(&|s| s.recipe.paths = 9, "9 paths: 1 to 8 are possible");
     refused(&|s| s.recipe.steps = 0, "the number of steps");
     refused(&|s| s.recipe.batch = usize::MAX / 3, "smaller");
-    refused(&|s| s.recipe.optimizer.rates.shared = f32::NAN, "the learning rate");
+    refused(
+        &|s| s.recipe.optimizer.rates.shared = f32::NAN,
+        "the learning rate",
+    );
     refused(&|s| s.recipe.optimizer.beta1 = 1.0, "beta1 is 1");
     let other = CONFIG.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
     let other = Model::of(&other, 3);
     let words = "do not match: 1 and 2 layers";
     refused(&|s| s.student = Some(other.teacher()), words);
     let wide = Model::of(&CONFIG.replace("27", "28"), 3);
-    refused(&|s| s.student = Some(wide.teacher()), "do not match: `model.layers.0.mlp");
+    refused(
+        &|s| s.student = Some(wide.teacher()),
+        "do not match: `model.layers.0.mlp",
+    );
 }
 
 #[test]
