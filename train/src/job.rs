@@ -83,7 +83,8 @@ impl Job<'_> {
                 return Err(TrainError::Setting(what));
             }
         }
-        self.student.map_or(Ok(()), |s| self.teacher.check_student(s))
+        self.student
+            .map_or(Ok(()), |s| self.teacher.check_student(s))
     }
 
     /// The run in the folder that is to go on, if there is one.
@@ -110,7 +111,10 @@ impl Job<'_> {
             ));
         }
         if saved.state.teacher != self.teacher.fingerprint()? {
-            return refuse(format!("was trained towards another teacher than {}", self.teacher.name));
+            return refuse(format!(
+                "was trained towards another teacher than {}",
+                self.teacher.name
+            ));
         }
         if saved.state.text != self.corpus.hash() {
             return refuse("was trained on another text".into());

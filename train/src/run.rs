@@ -197,7 +197,11 @@ impl<'a> Run<'a, '_> {
         let norm = session.gradient_norm()? / runs;
         self.finite(step, "gradient's norm", norm)?;
         let clip = f64::from(recipe.optimizer.clip);
-        let clipped = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        let clipped = if clip > 0.0 && norm > clip {
+            clip / norm
+        } else {
+            1.0
+        };
         let rates = session.rates(self.job, step);
         session.update(&Update {
             step: step - session.plan.stage.begin,
@@ -293,7 +297,8 @@ impl<'a> Run<'a, '_> {
         let (graph, recipe) = (&job.teacher.graph, job.recipe);
         let layers = diagnostics::layers(&mut *engine, graph, recipe, corpus, layers)?;
         let step = self.state.step;
-        self.metrics.add(&Record::Layers(LayersRecord { step, layers }))
+        self.metrics
+            .add(&Record::Layers(LayersRecord { step, layers }))
     }
 
     /// Measures and saves the student at the end of a run, unless it had ended before.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rabitc_ir::{Op, Tensor, WeightStore};
 
-use crate::corpus::Batch;
 use crate::cores::LayerValues;
+use crate::corpus::Batch;
 use crate::engine::{Engine, EngineError, Program, Update};
 use crate::error::TrainError;
 use crate::graphs;
@@ -67,10 +67,13 @@ impl<'a> Session<'a> {
             saved.restore_moments(&mut *engine, &plan.trained)?;
         }
         let graph = graphs::step(&plan.student, model, recipe, &plan.trained_names())?;
-        let inputs = graph.order().into_iter().filter_map(|id| match graph.op(id) {
-            Op::Input(input) => Some(input.name.clone()),
-            _ => None,
-        });
+        let inputs = graph
+            .order()
+            .into_iter()
+            .filter_map(|id| match graph.op(id) {
+                Op::Input(input) => Some(input.name.clone()),
+                _ => None,
+            });
         let inputs = inputs.collect();
         let step = engine.program(&graph, recipe.batch * recipe.seq_len)?;
         let validation = job.held.as_ref().map(|held| {
@@ -160,5 +163,7 @@ impl<'a> Session<'a> {
 
 fn scalar(outputs: &BTreeMap<String, Tensor>, name: &str) -> Result<f64, EngineError> {
     let missing = || EngineError::new(format!("the engine gave no `{name}`"));
-    Ok(f64::from(outputs.get(name).ok_or_else(missing)?.floats()[0]))
+    Ok(f64::from(
+        outputs.get(name).ok_or_else(missing)?.floats()[0],
+    ))
 }

@@ -76,7 +76,10 @@ impl Teacher {
             let found = WeightStore::info(&student.checkpoint, &name).map(|(_, shape)| shape);
             if found.as_ref() != Some(&shape) {
                 let found = found.map_or("nothing".into(), |shape| format!("{shape:?}"));
-                let what = format!("{} do not match: `{name}` is {found} and {shape:?}", names());
+                let what = format!(
+                    "{} do not match: `{name}` is {found} and {shape:?}",
+                    names()
+                );
                 return Err(TrainError::Setting(what));
             }
         }

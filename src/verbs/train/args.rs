@@ -55,7 +55,12 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN", help_heading = "Student")]
     pub keep_dense_layers: Vec<String>,
     /// What weights are held in: f32, or bf16 with stochastic rounding
-    #[arg(long, default_value = "f32", value_name = "TYPE", help_heading = "Student")]
+    #[arg(
+        long,
+        default_value = "f32",
+        value_name = "TYPE",
+        help_heading = "Student"
+    )]
     pub weights: WeightType,
     /// Where scales start: greedy, iterative, or importance (iterative, weighted by how much
     /// channels matter on the text)
@@ -65,63 +70,153 @@ pub struct Args {
     #[arg(long, default_value_t = 20, value_name = "N", help_heading = "Student")]
     pub init_iters: u32,
     /// Exponent on the importance of channels
-    #[arg(long, default_value_t = 0.75, value_name = "X", help_heading = "Student")]
+    #[arg(
+        long,
+        default_value_t = 0.75,
+        value_name = "X",
+        help_heading = "Student"
+    )]
     pub init_exponent: f32,
     /// Tokens that importance is measured on
-    #[arg(long, default_value_t = 65536, value_name = "N", help_heading = "Student")]
+    #[arg(
+        long,
+        default_value_t = 65536,
+        value_name = "N",
+        help_heading = "Student"
+    )]
     pub init_tokens: usize,
 
     /// Updates
-    #[arg(long, default_value_t = 1000, value_name = "N", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 1000,
+        value_name = "N",
+        help_heading = "Training"
+    )]
     pub steps: u64,
     /// Sequences of a batch
-    #[arg(long, default_value_t = 48, value_name = "N", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 48,
+        value_name = "N",
+        help_heading = "Training"
+    )]
     pub batch: usize,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 512, value_name = "N", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 512,
+        value_name = "N",
+        help_heading = "Training"
+    )]
     pub seq_len: usize,
     /// Batches whose gradients are added up for one update
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Training")]
     pub accumulate: usize,
     /// Highest learning rate of latent weights
-    #[arg(long, default_value_t = 3e-4, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 3e-4,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub lr: f32,
     /// Highest learning rate of scales; 0 does not train them
-    #[arg(long, default_value_t = 1e-3, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 1e-3,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub lr_scales: f32,
     /// Highest learning rate of embeddings, norms and head; 0 does not train them
-    #[arg(long, default_value_t = 3e-4, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 3e-4,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub lr_rest: f32,
     /// Share of the learning rates that the cosine ends at
-    #[arg(long, default_value_t = 0.0, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub lr_final: f32,
     /// Updates of linear warm-up
-    #[arg(long, default_value_t = 50, value_name = "N", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 50,
+        value_name = "N",
+        help_heading = "Training"
+    )]
     pub warmup: u64,
     /// Factor on the error of the hidden states, γ
-    #[arg(long, default_value_t = 0.1, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.1,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub hidden: f32,
     /// What that error is a share of: rows (each token's energy), target (all tokens' energy) or
     /// elements (no share: the mean square)
-    #[arg(long, default_value = "rows", value_name = "NORM", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value = "rows",
+        value_name = "NORM",
+        help_heading = "Training"
+    )]
     pub hidden_norm: HiddenNorm,
     /// Factor on the cross-entropy with the text
-    #[arg(long, default_value_t = 0.0, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub text_loss: f32,
     /// AdamW's decay of the first moment
-    #[arg(long, default_value_t = 0.9, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.9,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub beta1: f32,
     /// AdamW's decay of the second moment
-    #[arg(long, default_value_t = 0.95, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.95,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub beta2: f32,
     /// AdamW's epsilon
-    #[arg(long, default_value_t = 1e-8, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 1e-8,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub eps: f32,
     /// Decoupled weight decay of matrices
-    #[arg(long, default_value_t = 0.0, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub weight_decay: f32,
     /// Largest norm of the gradient; 0 for no limit
-    #[arg(long, default_value_t = 1.0, value_name = "X", help_heading = "Training")]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "X",
+        help_heading = "Training"
+    )]
     pub clip: f32,
     /// What the order of the text depends on
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Training")]
@@ -131,7 +226,12 @@ pub struct Args {
     pub checkpoint_activations: bool,
 
     /// Updates between measurements on the validation text; 0 for the beginning and the end only
-    #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Measuring and saving")]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_name = "N",
+        help_heading = "Measuring and saving"
+    )]
     pub validate_every: u64,
     /// Tokens of a validation window [default: 1024, or the model's context if that is less]
     #[arg(long, value_name = "N", help_heading = "Measuring and saving")]
@@ -140,7 +240,12 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "Measuring and saving")]
     pub max_windows: Option<usize>,
     /// Updates between checkpoints; 0 for the beginning and the end only
-    #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Measuring and saving")]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_name = "N",
+        help_heading = "Measuring and saving"
+    )]
     pub save_every: u64,
     /// Do not compare the paths of layers at the beginning and the end
     #[arg(long, help_heading = "Measuring and saving")]

@@ -74,7 +74,10 @@ fn parts(recipe: &Recipe, plan: &MemoryPlan) -> Table {
         ("teacher's weights".to_string(), plan.teacher),
         ("gradients".to_string(), plan.gradients),
         ("optimizer".to_string(), plan.optimizer),
-        (format!("activations of {batch}×{seq_len} tokens"), plan.activations),
+        (
+            format!("activations of {batch}×{seq_len} tokens"),
+            plan.activations,
+        ),
         ("in all".to_string(), plan.total),
     ];
     for (what, bytes) in rows {
