@@ -16,6 +16,7 @@ use rabitc_train::validation::Held;
 use rabitc_train::{Outcome, recipe::Recipe};
 use serde_json::json;
 
+use crate::open;
 use crate::ui::{self, Align, Table, Unit};
 pub use args::Args;
 use engines::Chosen;
@@ -32,8 +33,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (Some(dir), false) = (&args.output, args.text.is_empty()) else {
         bail!("training needs -o DIR and --text FILE; --dry-run needs neither");
     };
-    let teacher = Teacher::open(&args.teacher)?;
-    let student = args.student.as_deref().map(Teacher::open).transpose()?;
+    let open = |path: &Path| Teacher::open(path, open::buffers(&args.rope_precision));
+    let teacher = open(&args.teacher)?;
+    let student = args.student.as_deref().map(open).transpose()?;
     let corpus = |files: &[_]| Corpus::read(&teacher.checkpoint, teacher.info.vocab_size, files);
     let text = corpus(&args.text)?;
     let valid = corpus(&args.valid)?;

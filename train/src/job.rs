@@ -128,6 +128,7 @@ impl Job<'_> {
             position: Position::default(),
             recipe: self.recipe.clone(),
             teacher: self.teacher.fingerprint()?,
+            buffers: self.teacher.buffers.name().to_string(),
             text: self.corpus.hash(),
             seconds: 0.0,
         })

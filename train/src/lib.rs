@@ -9,6 +9,7 @@
 //! - [`graphs`]: the graphs of a step, a validation, and what a teacher is examined with.
 //! - [`job`], [`run`](mod@run), [`session`], [`plan`]: a run, its stages and their updates.
 //! - [`store`], [`metrics`]: what a run leaves behind.
+//! - [`export`], [`report`](mod@report): what others make of it.
 //! - [`memory`], [`diagnostics`]: what a run takes, and what became of the paths.
 //! - [`engine`], [`interpreter`], [`adamw`]: the interface of engines, and the reference.
 //! - [`cpu`]: the engine on the processor.
@@ -21,6 +22,7 @@ pub mod cpu;
 pub mod diagnostics;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod graphs;
 pub mod interpreter;
 pub mod job;
@@ -28,6 +30,7 @@ pub mod memory;
 pub mod metrics;
 pub mod plan;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod start;

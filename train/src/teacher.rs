@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rabitc_frontend::{Checkpoint, LowerOptions, ModelInfo, lower};
-use rabitc_ir::{Graph, WeightStore};
+use rabitc_frontend::{BufferPrecision, Checkpoint, LowerOptions, ModelInfo, lower};
+use rabitc_ir::{DType, Graph, WeightStore};
 
 use crate::error::TrainError;
 use crate::graphs;
@@ -20,20 +20,27 @@ pub struct Teacher {
     pub graph: Graph,
     /// What is known of the model.
     pub info: ModelInfo,
+    /// The type that its computed buffers are rounded to; the student's are, too.
+    pub buffers: DType,
     /// The name of its folder or file, without the path.
     pub name: String,
 }
 
 impl Teacher {
-    /// Opens a dense checkpoint.
-    pub fn open(path: &Path) -> Result<Teacher, TrainError> {
+    /// Opens a checkpoint. `buffers` is the precision of what is computed from its configuration.
+    pub fn open(path: &Path, buffers: BufferPrecision) -> Result<Teacher, TrainError> {
         let checkpoint = Checkpoint::open(path)?;
-        let lowered = lower(&checkpoint, &LowerOptions::default())?;
+        let options = LowerOptions {
+            buffers,
+            ..LowerOptions::default()
+        };
+        let lowered = lower(&checkpoint, &options)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
         Ok(Teacher {
             checkpoint,
             graph: lowered.graph,
             info: lowered.model,
+            buffers: lowered.buffers,
             name: name.unwrap_or_else(|| path.display().to_string()),
         })
     }
@@ -42,6 +49,7 @@ impl Teacher {
     pub fn fingerprint(&self) -> Result<String, TrainError> {
         let path = self.checkpoint.config_path();
         let mut text = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        text.extend(self.buffers.name().bytes());
         for name in self.checkpoint.names() {
             let info = self.checkpoint.info(name);
             text.extend(format!("\n{name} {info:?}").bytes());

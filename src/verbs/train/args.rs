@@ -85,6 +85,10 @@ pub struct Args {
         help_heading = "Student"
     )]
     pub init_tokens: usize,
+    /// Precision of the rotary frequencies of teacher and student: checkpoint rounds them to the
+    /// teacher's dtype, f32 does not; auto rounds up to 2048 positions of context
+    #[arg(long, default_value = "auto", value_parser = ["auto", "checkpoint", "f32"], help_heading = "Student")]
+    pub rope_precision: String,
 
     /// Updates
     #[arg(

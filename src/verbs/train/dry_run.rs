@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::args::Args;
 use super::engines::Chosen;
 use super::{DEFAULT_WINDOW, window};
+use crate::open;
 use crate::ui::{self, Align, Table};
 
 /// What `--json` prints. The field names are an interface.
@@ -61,7 +62,7 @@ fn model(args: &Args) -> Result<(Graph, usize)> {
         let graph = graph_of_config(&args.teacher)?;
         return Ok((graph, args.window.unwrap_or(DEFAULT_WINDOW)));
     }
-    let teacher = Teacher::open(&args.teacher)?;
+    let teacher = Teacher::open(&args.teacher, open::buffers(&args.rope_precision))?;
     let window = window(args.window, &teacher);
     Ok((teacher.graph, window))
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use rabitc_ir::DType;
 use rabitc_runtime::Device;
+use rabitc_train::cpu::CpuEngine;
 use rabitc_train::engine::{Engine, EngineError};
 use rabitc_train::interpreter::InterpreterEngine;
 use rabitc_train::job::Engines;
@@ -13,7 +14,8 @@ use super::args::Args;
 pub struct Chosen {
     reference: bool,
     device: Device,
-    threads: usize,
+    /// One a core if `None`.
+    threads: Option<usize>,
 }
 
 impl Chosen {
@@ -22,7 +24,7 @@ impl Chosen {
         Ok(Chosen {
             reference: args.reference,
             device: args.device.device,
-            threads: args.threads.count(),
+            threads: args.threads.threads,
         })
     }
 }
@@ -31,7 +33,7 @@ impl Engines for Chosen {
     fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
         match (self.reference, self.device) {
             (true, _) => Ok(Box::new(InterpreterEngine::new())),
-            (_, Device::Cpu) => Err(EngineError::new(format!("no engine ({})", self.threads))),
+            (_, Device::Cpu) => Ok(Box::new(CpuEngine::new(self.threads)?)),
             (_, device) => Err(EngineError::new(format!("there is no engine for {device}"))),
         }
     }

@@ -50,6 +50,8 @@ pub struct RunState {
     pub recipe: Recipe,
     /// By what the teacher is recognised.
     pub teacher: String,
+    /// The type that the model's computed buffers are rounded to.
+    pub buffers: String,
     /// By what the text is recognised.
     pub text: String,
     /// Seconds spent so far.
