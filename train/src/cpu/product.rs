@@ -12,7 +12,7 @@ const LARGEST: usize = 256;
 /// The fewest that a side is halved to.
 const SMALLEST: usize = 64;
 /// Tiles that a product is cut into at least, if they do not become too small.
-const TILES: usize = 32;
+const TILES: usize = 16;
 
 /// A matrix operand: where it begins, and elements from row to row and column to column.
 #[derive(Clone, Copy, Debug)]

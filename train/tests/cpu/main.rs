@@ -1,7 +1,9 @@
 //! The engine on the CPU against the reference interpreter.
 
 mod bounds;
+mod model;
 mod ops;
+mod step;
 
 use std::collections::BTreeMap;
 
