@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rabitc_ir::{Graph, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::{Batch, Corpus};
 use crate::cores::LayerValues;
+use crate::corpus::{Batch, Corpus};
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::graphs;

@@ -221,7 +221,12 @@ struct Examined {
     layers: Vec<(String, NodeId, NodeId)>,
 }
 
-fn examined(name: &str, model: &Graph, recipe: &Recipe, seq: usize) -> Result<Examined, TrainError> {
+fn examined(
+    name: &str,
+    model: &Graph,
+    recipe: &Recipe,
+    seq: usize,
+) -> Result<Examined, TrainError> {
     let mut graph = Graph::new(name);
     let outputs = append(&mut graph, &whole(model, seq)?, TEACHER)?;
     let layers = graph.order().into_iter().filter_map(|id| {

@@ -14,10 +14,10 @@ pub mod recipe;
 
 pub use error::TrainError;
 pub mod cores;
-pub mod start;
-pub mod plan;
-pub mod store;
 pub mod diagnostics;
 pub mod memory;
 pub mod metrics;
+pub mod plan;
+pub mod start;
+pub mod store;
 pub mod validation;

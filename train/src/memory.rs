@@ -49,7 +49,10 @@ impl MemoryPlan {
             MemoryPlan::stage(model, recipe, &plan, storage, window)
         });
         let plans = plans.collect::<Result<Vec<_>, TrainError>>()?;
-        Ok(plans.into_iter().max_by_key(|p| p.total).unwrap_or_default())
+        Ok(plans
+            .into_iter()
+            .max_by_key(|p| p.total)
+            .unwrap_or_default())
     }
 
     fn stage(

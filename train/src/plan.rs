@@ -47,9 +47,13 @@ impl Plan {
 
     /// The student's weights: names, types and shapes, in order of use.
     pub fn weights(&self) -> impl Iterator<Item = (&str, DType, Vec<usize>)> {
-        self.weights
-            .iter()
-            .map(|(name, ty)| (name.as_str(), ty.dtype, ty.fixed_shape().unwrap_or_default()))
+        self.weights.iter().map(|(name, ty)| {
+            (
+                name.as_str(),
+                ty.dtype,
+                ty.fixed_shape().unwrap_or_default(),
+            )
+        })
     }
 
     /// The shape of one of them.

@@ -167,7 +167,10 @@ impl Recipe {
     pub fn check(&self) -> Result<(), TrainError> {
         let bad = |what: String| Err(TrainError::Setting(what));
         if !(1..=MAX_PATHS).contains(&self.paths) {
-            return bad(format!("{} paths: 1 to {MAX_PATHS} are possible", self.paths));
+            return bad(format!(
+                "{} paths: 1 to {MAX_PATHS} are possible",
+                self.paths
+            ));
         }
         let counts = [
             ("steps", self.steps),
@@ -324,7 +327,10 @@ impl Recipe {
     /// rise over the warm-up, then half a cosine that would reach the final share one update after
     /// the last.
     pub fn rate(&self, stage: &Stage, step: u64) -> f32 {
-        let (done, total) = ((step - stage.begin) as f64, (stage.end - stage.begin) as f64);
+        let (done, total) = (
+            (step - stage.begin) as f64,
+            (stage.end - stage.begin) as f64,
+        );
         let warmup = (self.optimizer.warmup as f64).min(total);
         if done <= warmup && warmup > 0.0 {
             return (done / warmup) as f32;

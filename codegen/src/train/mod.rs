@@ -10,6 +10,7 @@
 //! - `merge`: elementwise steps over the same operands become one.
 //! - [`precision`]: the element type of every stored value.
 //! - [`memory`]: lifetimes and places.
+//! - [`reference`]: what each step must compute.
 //! - [`step`]: what a plan is made of.
 
 mod expand;
@@ -21,6 +22,7 @@ mod merge;
 mod pairs;
 pub mod plan;
 pub mod precision;
+pub mod reference;
 pub mod step;
 
 pub use plan::{Options, plan};

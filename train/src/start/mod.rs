@@ -55,7 +55,9 @@ fn parts(layers: &[BinaryLayer]) -> HashMap<String, (usize, Part)> {
 
 /// The name of the dense weight that the latent weights of a layer stand for.
 fn dense_name(layer: &BinaryLayer) -> String {
-    let base = layer.g.strip_suffix(rabitc_passes::pass::binarize::G_SUFFIX);
+    let base = layer
+        .g
+        .strip_suffix(rabitc_passes::pass::binarize::G_SUFFIX);
     format!("{}.weight", base.unwrap_or(&layer.g))
 }
 

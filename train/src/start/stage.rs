@@ -79,7 +79,9 @@ impl<'a> Grown<'a> {
         let mut rest = self.dense.load(&dense)?;
         self.dense.release(&dense);
         let latents = names.latents[..self.before].iter();
-        let latents: Vec<Tensor> = latents.map(|n| self.weights.load(n)).collect::<Result<_, _>>()?;
+        let latents: Vec<Tensor> = latents
+            .map(|n| self.weights.load(n))
+            .collect::<Result<_, _>>()?;
         let latents: Vec<&[f32]> = latents.iter().map(Tensor::floats).collect();
         let [g, h] = [&names.g, &names.h].map(|name| self.weights.load(name));
         let [g, h] = [g?, h?].map(|scales| stored_scales(scales.floats()));

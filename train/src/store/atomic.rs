@@ -37,7 +37,9 @@ impl AtomicFile {
     /// Writes on.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
         match &mut self.writer {
-            Some(writer) => writer.write_all(bytes).map_err(TrainError::io(&self.target)),
+            Some(writer) => writer
+                .write_all(bytes)
+                .map_err(TrainError::io(&self.target)),
             None => Ok(()),
         }
     }

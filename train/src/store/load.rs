@@ -80,7 +80,9 @@ fn metadata(checkpoint: &Checkpoint, path: &Path, key: &str) -> Result<String, T
         let reason = format!("was not written by training: its metadata has no `{key}`");
         TrainError::File { path, reason }
     };
-    found.map(|(_, value)| value.to_string()).ok_or_else(missing)
+    found
+        .map(|(_, value)| value.to_string())
+        .ok_or_else(missing)
 }
 
 /// The student's weights in a checkpoint, by the names that they have in the student's graph.

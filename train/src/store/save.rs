@@ -166,7 +166,13 @@ pub fn layer_values(
     let latents = layer.latents.iter().map(|name| engine.weight(name));
     let latents = latents.collect::<Result<Vec<_>, _>>()?;
     let latents: Vec<&[f32]> = latents.iter().map(Tensor::floats).collect();
-    Ok(LayerValues::new(plan.derive, g, h, &latents, plan.stage.paths))
+    Ok(LayerValues::new(
+        plan.derive,
+        g,
+        h,
+        &latents,
+        plan.stage.paths,
+    ))
 }
 
 /// Removes the optimizer's files of other steps.
