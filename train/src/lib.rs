@@ -6,6 +6,8 @@
 pub mod adamw;
 pub mod batches;
 pub mod corpus;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod graphs;
