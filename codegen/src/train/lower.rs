@@ -14,6 +14,9 @@ use super::precision::{Precision, is_product};
 use super::step::{Gemm, Kernel, KernelStep, Map, Place, Plan, Step, Store, Term, Value, View};
 use crate::CodegenError;
 
+/// Parts of a sum that one map adds up.
+const MOST_PARTS: usize = 12;
+
 /// A graph on its way to a plan.
 pub(super) struct Lower<'a> {
     pub graph: &'a Graph,
@@ -389,7 +392,14 @@ impl<'a> Lower<'a> {
             return Ok(());
         }
         let mut builder = MapBuilder::default();
-        let term = builder.node(self, id)?;
+        let term = match self.graph.op(id).clone() {
+            Op::WeightedSum(sum) if sum.factors.len() > MOST_PARTS => {
+                let operands = self.graph.operands(id);
+                let parts: Vec<_> = sum.factors.into_iter().zip(operands).collect();
+                self.long_sum(id, &mut builder, &parts)?
+            }
+            _ => builder.node(self, id)?,
+        };
         let mut stores = Vec::new();
         let mut like = None;
         if self.is_read(id) {
@@ -425,6 +435,35 @@ impl<'a> Lower<'a> {
         let map = builder.finish(node, rows, columns, stores);
         self.plan.steps.push(Step::Map(map));
         Ok(())
+    }
+
+    /// A sum of many parts: some at a time, each time with the sum of those before, in f32. The
+    /// last term is left to the caller to store.
+    fn long_sum(
+        &mut self,
+        id: NodeId,
+        last: &mut MapBuilder,
+        parts: &[(f32, NodeId)],
+    ) -> Result<usize, CodegenError> {
+        let node = self.graph.node(id).name.clone();
+        let mut carry = None;
+        let mut rest = parts;
+        while rest.len() > MOST_PARTS {
+            let (some, others) = rest.split_at(MOST_PARTS);
+            let mut builder = MapBuilder::default();
+            let term = builder.sum(self, some, carry)?;
+            let to = self.value(id, DType::F32, Place::Arena(0))?;
+            let accumulate = false;
+            let store = Store {
+                term,
+                to,
+                accumulate,
+            };
+            let map = builder.finish(node.clone(), to.rows, to.columns, vec![store]);
+            self.plan.steps.push(Step::Map(map));
+            (carry, rest) = (Some(to), others);
+        }
+        last.sum(self, rest, carry)
     }
 
     fn kernel(&mut self, id: NodeId, op: &Op) -> Result<(), CodegenError> {

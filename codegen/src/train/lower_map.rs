@@ -64,6 +64,24 @@ impl MapBuilder {
         Ok(term)
     }
 
+    /// Σ factor · part, and what is in `carry`.
+    pub fn sum(
+        &mut self,
+        lower: &mut Lower<'_>,
+        parts: &[(f32, NodeId)],
+        carry: Option<View>,
+    ) -> Result<usize, CodegenError> {
+        let mut terms = Vec::with_capacity(parts.len() + 1);
+        if let Some(view) = carry {
+            let operand = self.operand(view);
+            terms.push((1.0, self.term(Term::Load { operand })));
+        }
+        for (factor, part) in parts {
+            terms.push((*factor, self.read(lower, *part)?));
+        }
+        Ok(self.term(Term::Sum(terms)))
+    }
+
     fn column(&mut self, view: View) -> usize {
         let operand = self.operand(view);
         self.term(Term::Column { operand })

@@ -143,7 +143,7 @@ impl Drop for Kernel {
 }
 
 /// Parameters that a kernel has at most.
-pub const MOST_PARAMS: usize = 24;
+pub const MOST_PARAMS: usize = 64;
 
 fn attribute() -> sys::CUlaunchAttribute {
     sys::CUlaunchAttribute {

@@ -73,10 +73,14 @@ pub fn check(
     })
 }
 
-fn kind(step: &Step) -> String {
+/// The kind of a step, for people.
+pub(super) fn kind(step: &Step) -> String {
     match step {
         Step::Gemm(gemm) => format!("gemm {}x{}x{}", gemm.m, gemm.n, gemm.k),
-        Step::Map(map) => format!("map of {} terms", map.terms.len()),
+        Step::Map(map) => {
+            let (rows, columns, terms) = (map.rows, map.columns, map.terms.len());
+            format!("map {rows}x{columns} of {terms} terms")
+        }
         Step::Kernel(kernel) => kernel.kernel.name().to_string(),
     }
 }
@@ -98,15 +102,16 @@ fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     }
 }
 
-/// Half a unit in the last place of what the result is stored as; what the arithmetic adds: f32
+/// Half a unit in the last place of what the result is stored as, and what the arithmetic adds: f32
 /// sums, bf16 weights and slopes inside attention, and in losses the difference of two logarithms
 /// that nearly cancel.
 fn bound(plan: &Plan, step: &Step, to: View) -> f64 {
+    /// Half a unit in the last of bf16's 8 places.
     const BF16: f64 = 1.0 / 256.0;
     let value = &plan.values[to.value];
     let storage = match value.dtype {
         DType::F32 => 0.0,
-        _ => BF16 / 2.0,
+        _ => BF16,
     };
     // A sum held in bf16 is rounded once more each time something is added to it.
     let again =

@@ -9,13 +9,14 @@ mod blas;
 mod check;
 mod held;
 mod kernels;
+mod profile;
 mod program;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rabitc_codegen::train::{self, Options, Place, View};
-use rabitc_ir::{DType, Graph, Tensor};
+use rabitc_ir::{DType, Graph, Tensor, Type};
 use rabitc_runtime::Error;
 use rabitc_runtime::cuda::driver::{Device, DeviceMemory};
 
@@ -76,6 +77,58 @@ impl CudaEngine {
             free: (free, free),
             device,
         })
+    }
+
+    /// The gradient held for a trained weight.
+    ///
+    /// # Errors
+    /// A weight that is not trained, or a device that was lost.
+    pub fn gradient(&self, name: &str) -> Result<Tensor, EngineError> {
+        self.bind()?;
+        let gradient = self.held()?.read_gradient(name)?;
+        Ok(Tensor::f32(&self.found(name)?.shape, gradient))
+    }
+
+    /// Makes a weight, or replaces it, from its elements as they are stored, little endian: what
+    /// [`Engine::set_weight`] does, without a copy in between.
+    ///
+    /// # Errors
+    /// Elements that are no floats or do not fill the shape, another type or shape than before, or
+    /// too little memory.
+    pub fn set_weight_bytes(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: &[usize],
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        self.bind()?;
+        let ty = Type::fixed(dtype, shape);
+        if !dtype.is_float() || ty.storage_bytes() != Some(bytes.len()) {
+            let found = bytes.len();
+            let reason = format!("weight `{name}`: {found} bytes are no floats of {ty}");
+            return Err(EngineError::new(reason));
+        }
+        if let Some(old) = self.weights.get(name) {
+            if (old.dtype, old.shape.as_slice()) != (dtype, shape) {
+                let old = Type::fixed(old.dtype, &old.shape);
+                let reason = format!("weight `{name}` is {old} and cannot become {ty}");
+                return Err(EngineError::new(reason));
+            }
+            return old.memory.write(0, bytes).map_err(message);
+        }
+        let memory = DeviceMemory::zeroed(&self.device, bytes.len(), "a weight");
+        let memory = memory.map_err(message)?;
+        memory.write(0, bytes).map_err(message)?;
+        let (shape, bytes) = (shape.to_vec(), bytes.len());
+        let weight = Weight {
+            dtype,
+            shape,
+            memory,
+            bytes,
+        };
+        self.weights.insert(name.to_string(), weight);
+        self.watch()
     }
 
     fn bind(&self) -> Result<(), EngineError> {
@@ -197,31 +250,7 @@ impl Engine for CudaEngine {
     }
 
     fn set_weight(&mut self, name: &str, value: &Tensor) -> Result<(), EngineError> {
-        self.bind()?;
-        let bytes = value.to_le_bytes();
-        if let Some(old) = self.weights.get(name) {
-            if (old.dtype, &old.shape) != (value.dtype, &value.shape) {
-                let (dtype, shape, new) = (old.dtype, &old.shape, value.ty());
-                let reason = format!("weight `{name}` is {dtype}{shape:?} and cannot become {new}");
-                return Err(EngineError::new(reason));
-            }
-            return old.memory.write(0, &bytes).map_err(message);
-        }
-        if !value.dtype.is_float() {
-            let reason = format!("weight `{name}` is {}: weights are floats", value.ty());
-            return Err(EngineError::new(reason));
-        }
-        let memory = DeviceMemory::zeroed(&self.device, bytes.len(), "a weight");
-        let memory = memory.map_err(message)?;
-        memory.write(0, &bytes).map_err(message)?;
-        let weight = Weight {
-            dtype: value.dtype,
-            shape: value.shape.clone(),
-            memory,
-            bytes: bytes.len(),
-        };
-        self.weights.insert(name.to_string(), weight);
-        self.watch()
+        self.set_weight_bytes(name, value.dtype, &value.shape, &value.to_le_bytes())
     }
 
     fn weight(&mut self, name: &str) -> Result<Tensor, EngineError> {

@@ -95,6 +95,13 @@ pub fn step(folder: &Path, setup: &Setup) -> Step {
     }
 }
 
+/// The step of a model of which only the configuration is there, and what is trained.
+pub fn graph_of_config(folder: &Path, setup: &Setup) -> (Graph, Vec<String>) {
+    let config = folder.join("config.json");
+    let model = rabitc_frontend::graph_of_config(&config).unwrap_or_else(|e| panic!("{e}"));
+    graph(&model, setup)
+}
+
 fn graph(model: &Graph, setup: &Setup) -> (Graph, Vec<String>) {
     let seq_len = setup.seq_len;
     let held = |weights| form(model, &Form { seq_len, weights }).expect("a form for training");
@@ -221,7 +228,7 @@ fn weights(graph: &Graph, store: &dyn WeightStore, setup: &Setup) -> BTreeMap<St
     out
 }
 
-fn inputs(graph: &Graph, setup: &Setup) -> Vec<(String, Vec<i32>)> {
+pub fn inputs(graph: &Graph, setup: &Setup) -> Vec<(String, Vec<i32>)> {
     let tokens = setup.seq_len * setup.sequences;
     let vocab = graph.order().into_iter().find_map(|id| match graph.op(id) {
         Op::Embed(_) => graph.ty(graph.operands(id)[0]).fixed_shape().map(|s| s[0]),
