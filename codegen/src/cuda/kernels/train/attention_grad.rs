@@ -6,7 +6,7 @@
 
 use rabitc_rbx::SmArch;
 
-use super::attention::Heads;
+use super::attention::{Heads, passing};
 use super::{Layout, builder, finish, input, output};
 use crate::cuda::source::{Builder, CudaSpec, REDUCTIONS, Source};
 
@@ -78,8 +78,6 @@ pub struct AttentionGrad {
 
 /// Rows of a block, 16 a warp.
 pub const TILE: usize = 64;
-/// Rows of what passes through shared memory at once.
-const PASSING: usize = 32;
 
 impl AttentionGrad {
     /// Blocks of a launch.
@@ -97,13 +95,10 @@ impl AttentionGrad {
         let b = self.heads.constants(builder(self.name(), arch, 128));
         let mut b = b
             .int("TILE", TILE)
-            .int("PASSING", PASSING)
+            .int("PASSING", passing(self.heads.channels()))
             .int("OUT_STRIDE", self.out.stride);
         for (name, x) in ["Q", "K", "V", "DY"].into_iter().zip(self.operands) {
-            let whole = x.vector >= 8 && self.heads.head_dim.is_multiple_of(8);
-            b = b
-                .int(&format!("{name}_STRIDE"), x.stride)
-                .flag(&format!("{name}_WHOLE"), whole);
+            b = self.heads.rows(b, name, x);
         }
         let names = ["q", "k", "v", "dy"].into_iter();
         let b = names.fold(b, |b, name| b.param("const u16", name));
@@ -125,10 +120,11 @@ impl CudaSpec for AttentionGrad {
 
     fn source(&self, arch: SmArch) -> Source {
         let row = (self.heads.channels() + 8) * 2;
+        let passing = 4 * passing(self.heads.channels()) * row;
         let b = self.constants(arch).helper(SLOPE);
         match self.of_queries {
-            true => finish(b.shared(2 * PASSING * row), QUERIES),
-            false => finish(b.shared(2 * (PASSING + TILE) * row), POSITIONS),
+            true => finish(b.shared(passing), QUERIES),
+            false => finish(b.shared(passing + 2 * TILE * row), POSITIONS),
         }
     }
 }
@@ -138,11 +134,10 @@ const SLOPE: &str = r#"
 __device__ __forceinline__ float slope(float s) { return CAP > 0.0f ? SCALE * (1.0f - s / CAP * (s / CAP)) : SCALE; }
 "#;
 
+/// Scores are computed times log₂ e, as powers of two need them.
 const QUERIES: &str = r#"
   extern __shared__ __align__(16) u16 staged[];
-  constexpr int PITCH = CHANNELS + 8, STEPS = CHANNELS / 16, TILES = CHANNELS / 8, BLOCKS = PASSING / 8;
-  u16* const key_rows = staged;
-  u16* const value_rows = staged + PASSING * PITCH;
+  constexpr int BLOCKS = PASSING / 8;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row8 = lane >> 2, t = lane & 3;
   const int head = blockIdx.y, kv_head = head / GROUP, first_query = (gridDim.x - 1 - blockIdx.x) * TILE;
   const size_t first_row = (size_t)blockIdx.z * SEQ_LEN;
@@ -150,7 +145,12 @@ const QUERIES: &str = r#"
   const u16* const dy_rows = dy + first_row * DY_STRIDE + head * HEAD_DIM;
   const u16* const k_rows = k + first_row * K_STRIDE + kv_head * HEAD_DIM;
   const u16* const v_rows = v + first_row * V_STRIDE + kv_head * HEAD_DIM;
-  const int query0 = first_query + warp * 16 + row8;
+  const int query0 = first_query + warp * 16 + row8, last_query = first_query + warp * 16 + 15;
+  const int end = min(SEQ_LEN, first_query + TILE);
+  const int begin = WINDOW > 0 ? max(0, first_query + 1 - WINDOW) / PASSING * PASSING : 0;
+  stage<PASSING, K_WHOLE>(staged, k_rows, K_STRIDE, begin, end);
+  stage<PASSING, V_WHOLE>(staged + PASSING * PITCH, v_rows, V_STRIDE, begin, end);
+  commit();
 
   u32 queries[STEPS][4], pulls[STEPS][4];
 #pragma unroll
@@ -165,48 +165,46 @@ const QUERIES: &str = r#"
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const size_t row = first_row + min(query0 + half * 8, SEQ_LEN - 1);
-    logs[half] = lse[row * HEADS + head];
+    logs[half] = lse[row * HEADS + head] * LOG2E;
     means[half] = delta[row * HEADS + head];
   }
   float dq[TILES][4];
 #pragma unroll
   for (int i = 0; i < TILES; i++) dq[i][0] = dq[i][1] = dq[i][2] = dq[i][3] = 0.0f;
 
-  const int end = min(SEQ_LEN, first_query + TILE);
-  const int begin = WINDOW > 0 ? max(0, first_query + 1 - WINDOW) / PASSING * PASSING : 0;
-  for (int first = begin; first < end; first += PASSING) {
-    __syncthreads();
-    stage<PASSING, K_WHOLE>(key_rows, k_rows, K_STRIDE, first, end);
-    stage<PASSING, V_WHOLE>(value_rows, v_rows, V_STRIDE, first, end);
-    __syncthreads();
-    float ds[BLOCKS][4];
-#pragma unroll
-    for (int b = 0; b < BLOCKS; b++) {
-      float score[4] = {0.0f, 0.0f, 0.0f, 0.0f}, dp[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-      for (int s = 0; s < STEPS; s++) {
-        const int at = (b * 8 + row8) * PITCH + s * 16 + t * 2;
-        matrix_bf16(score, queries[s], *(const u32*)(key_rows + at), *(const u32*)(key_rows + at + 8));
-        matrix_bf16(dp, pulls[s], *(const u32*)(value_rows + at), *(const u32*)(value_rows + at + 8));
-      }
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const int position = first + b * 8 + t * 2 + (j & 1), own = query0 + (j >> 1) * 8;
-        const float s = bounded(score[j]);
-        ds[b][j] = sees(own, position) ? __expf(s - logs[j >> 1]) * (dp[j] - means[j >> 1]) * slope(s) : 0.0f;
-      }
+  int turn = 0;
+  for (int first = begin; first < end; first += PASSING, turn ^= 1) {
+    const u16* const key_rows = staged + turn * 2 * PASSING * PITCH;
+    const u16* const value_rows = key_rows + PASSING * PITCH;
+    if (first + PASSING < end) {
+      u16* const next = staged + (turn ^ 1) * 2 * PASSING * PITCH;
+      stage<PASSING, K_WHOLE>(next, k_rows, K_STRIDE, first + PASSING, end);
+      stage<PASSING, V_WHOLE>(next + PASSING * PITCH, v_rows, V_STRIDE, first + PASSING, end);
     }
+    commit();
+    await<1>();
+    __syncthreads();
 #pragma unroll
-    for (int b = 0; b < BLOCKS; b += 2) {
-      const u32 left[4] = {pack_bf16(ds[b][0], ds[b][1]), pack_bf16(ds[b][2], ds[b][3]),
-                           pack_bf16(ds[b + 1][0], ds[b + 1][1]), pack_bf16(ds[b + 1][2], ds[b + 1][3])};
+    for (int pair = 0; pair < BLOCKS; pair += 2) {
+      if (first + pair * 8 > last_query) continue;
+      float ds[2][4];
 #pragma unroll
-      for (int i = 0; i < TILES; i++) {
-        u32 b0, b1;
-        load_transposed(b0, b1, key_rows + (b * 8 + (lane & 15)) * PITCH + i * 8);
-        matrix_bf16(dq[i], left, b0, b1);
+      for (int b = 0; b < 2; b++) {
+        float score[4] = {0.0f, 0.0f, 0.0f, 0.0f}, dp[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        times_rows(score, queries, key_rows + (pair + b) * 8 * PITCH);
+        times_rows(dp, pulls, value_rows + (pair + b) * 8 * PITCH);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          const int position = first + (pair + b) * 8 + t * 2 + (j & 1), own = query0 + (j >> 1) * 8;
+          const float s = bounded(score[j]);
+          ds[b][j] = sees(own, position) ? power2(s * LOG2E - logs[j >> 1]) * (dp[j] - means[j >> 1]) * slope(s) : 0.0f;
+        }
       }
+      u32 left[4];
+      as_left(left, ds[0], ds[1]);
+      times_columns(dq, left, key_rows + pair * 8 * PITCH);
     }
+    __syncthreads();
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
@@ -226,84 +224,87 @@ const QUERIES: &str = r#"
 /// Scores are transposed: positions in rows, queries in columns.
 const POSITIONS: &str = r#"
   extern __shared__ __align__(16) u16 staged[];
-  constexpr int PITCH = CHANNELS + 8, STEPS = CHANNELS / 16, TILES = CHANNELS / 8, BLOCKS = PASSING / 8;
-  __shared__ float logs[PASSING], means[PASSING];
+  constexpr int BLOCKS = PASSING / 8;
+  __shared__ float logs[2][PASSING], means[2][PASSING];
   u16* const key_rows = staged;
   u16* const value_rows = key_rows + TILE * PITCH;
-  u16* const query_rows = value_rows + TILE * PITCH;
-  u16* const pull_rows = query_rows + PASSING * PITCH;
+  u16* const passing = value_rows + TILE * PITCH;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row8 = lane >> 2, t = lane & 3;
   const int kv_head = blockIdx.y, first_position = blockIdx.x * TILE;
   const size_t first_row = (size_t)blockIdx.z * SEQ_LEN;
+  const int own_position = first_position + warp * 16, position0 = own_position + row8;
+  const int begin = first_position / PASSING * PASSING;
+  const int end = WINDOW > 0 ? min(SEQ_LEN, first_position + TILE - 1 + WINDOW) : SEQ_LEN;
+  const int tiles = (end - begin + PASSING - 1) / PASSING, all = tiles * GROUP;
+  // Tile i of the queries of all heads of the group, one head after the other.
+  auto arrive = [&](int i) {
+    const int head = kv_head * GROUP + i / tiles, first = begin + i % tiles * PASSING, turn = i & 1;
+    u16* const to = passing + turn * 2 * PASSING * PITCH;
+    stage<PASSING, Q_WHOLE>(to, q + first_row * Q_STRIDE + head * HEAD_DIM, Q_STRIDE, first, SEQ_LEN);
+    stage<PASSING, DY_WHOLE>(to + PASSING * PITCH, dy + first_row * DY_STRIDE + head * HEAD_DIM, DY_STRIDE, first, SEQ_LEN);
+    if (threadIdx.x < PASSING) {
+      const size_t row = first_row + min(first + (int)threadIdx.x, SEQ_LEN - 1);
+      logs[turn][threadIdx.x] = lse[row * HEADS + head] * LOG2E;
+      means[turn][threadIdx.x] = delta[row * HEADS + head];
+    }
+  };
   stage<TILE, K_WHOLE>(key_rows, k + first_row * K_STRIDE + kv_head * HEAD_DIM, K_STRIDE, first_position, SEQ_LEN);
   stage<TILE, V_WHOLE>(value_rows, v + first_row * V_STRIDE + kv_head * HEAD_DIM, V_STRIDE, first_position, SEQ_LEN);
-  const int position0 = first_position + warp * 16 + row8;
+  arrive(0);
+  commit();
   float dk[TILES][4], dv[TILES][4];
 #pragma unroll
   for (int i = 0; i < TILES; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++) dk[i][j] = dv[i][j] = 0.0f;
 
-  const int begin = first_position / PASSING * PASSING;
-  const int end = WINDOW > 0 ? min(SEQ_LEN, first_position + TILE - 1 + WINDOW) : SEQ_LEN;
-  for (int head = kv_head * GROUP; head < (kv_head + 1) * GROUP; head++) {
-    const u16* const q_rows = q + first_row * Q_STRIDE + head * HEAD_DIM;
-    const u16* const dy_rows = dy + first_row * DY_STRIDE + head * HEAD_DIM;
-    for (int first = begin; first < end; first += PASSING) {
-      __syncthreads();
-      stage<PASSING, Q_WHOLE>(query_rows, q_rows, Q_STRIDE, first, SEQ_LEN);
-      stage<PASSING, DY_WHOLE>(pull_rows, dy_rows, DY_STRIDE, first, SEQ_LEN);
-      if (threadIdx.x < PASSING) {
-        const size_t row = first_row + min(first + (int)threadIdx.x, SEQ_LEN - 1);
-        logs[threadIdx.x] = lse[row * HEADS + head];
-        means[threadIdx.x] = delta[row * HEADS + head];
-      }
-      __syncthreads();
-      float p[BLOCKS][4], ds[BLOCKS][4];
+  for (int i = 0; i < all; i++) {
+    if (i + 1 < all) arrive(i + 1);
+    commit();
+    await<1>();
+    __syncthreads();
+    const int first = begin + i % tiles * PASSING, turn = i & 1;
+    const u16* const query_rows = passing + turn * 2 * PASSING * PITCH;
+    const u16* const pull_rows = query_rows + PASSING * PITCH;
 #pragma unroll
-      for (int b = 0; b < BLOCKS; b++)
+    for (int pair = 0; pair < BLOCKS; pair += 2) {
+      if (first + pair * 8 + 15 < own_position) continue;
+      float p[2][4], ds[2][4];
+#pragma unroll
+      for (int b = 0; b < 2; b++)
 #pragma unroll
         for (int j = 0; j < 4; j++) p[b][j] = ds[b][j] = 0.0f;
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
-        u32 keys[4], values[4];
-        const int own = (warp * 16 + (lane & 15)) * PITCH + s * 16;
-        load_left(keys, key_rows + own);
-        load_left(values, value_rows + own);
-#pragma unroll
-        for (int b = 0; b < BLOCKS; b++) {
-          const int at = (b * 8 + row8) * PITCH + s * 16 + t * 2;
-          matrix_bf16(p[b], keys, *(const u32*)(query_rows + at), *(const u32*)(query_rows + at + 8));
-          matrix_bf16(ds[b], values, *(const u32*)(pull_rows + at), *(const u32*)(pull_rows + at + 8));
-        }
+        u32 left[4], right[4];
+        const int at = (pair * 8 + (lane & 15)) * PITCH + s * 16 + (lane >> 4) * 8;
+        load_left(left, key_rows + warp * 16 * PITCH + s * 16);
+        load_four(right, query_rows + at);
+        matrix_bf16(p[0], left, right[0], right[2]);
+        matrix_bf16(p[1], left, right[1], right[3]);
+        load_left(left, value_rows + warp * 16 * PITCH + s * 16);
+        load_four(right, pull_rows + at);
+        matrix_bf16(ds[0], left, right[0], right[2]);
+        matrix_bf16(ds[1], left, right[1], right[3]);
       }
 #pragma unroll
-      for (int b = 0; b < BLOCKS; b++)
+      for (int b = 0; b < 2; b++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-          const int column = b * 8 + t * 2 + (j & 1), query = first + column, position = position0 + (j >> 1) * 8;
+          const int column = (pair + b) * 8 + t * 2 + (j & 1), query = first + column, position = position0 + (j >> 1) * 8;
           const float s = bounded(p[b][j]);
-          const float weight = query < SEQ_LEN && sees(query, position) ? __expf(s - logs[column]) : 0.0f;
+          const bool seen = query < SEQ_LEN && sees(query, position);
+          const float weight = seen ? power2(s * LOG2E - logs[turn][column]) : 0.0f;
           p[b][j] = weight;
-          ds[b][j] = weight > 0.0f ? weight * (ds[b][j] - means[column]) * slope(s) : 0.0f;
+          ds[b][j] = seen ? weight * (ds[b][j] - means[turn][column]) * slope(s) : 0.0f;
         }
-#pragma unroll
-      for (int b = 0; b < BLOCKS; b += 2) {
-        const u32 weights[4] = {pack_bf16(p[b][0], p[b][1]), pack_bf16(p[b][2], p[b][3]),
-                                pack_bf16(p[b + 1][0], p[b + 1][1]), pack_bf16(p[b + 1][2], p[b + 1][3])};
-        const u32 slopes[4] = {pack_bf16(ds[b][0], ds[b][1]), pack_bf16(ds[b][2], ds[b][3]),
-                               pack_bf16(ds[b + 1][0], ds[b + 1][1]), pack_bf16(ds[b + 1][2], ds[b + 1][3])};
-#pragma unroll
-        for (int i = 0; i < TILES; i++) {
-          u32 b0, b1;
-          const int at = (b * 8 + (lane & 15)) * PITCH + i * 8;
-          load_transposed(b0, b1, pull_rows + at);
-          matrix_bf16(dv[i], weights, b0, b1);
-          load_transposed(b0, b1, query_rows + at);
-          matrix_bf16(dk[i], slopes, b0, b1);
-        }
-      }
+      u32 left[4];
+      as_left(left, p[0], p[1]);
+      times_columns(dv, left, pull_rows + pair * 8 * PITCH);
+      as_left(left, ds[0], ds[1]);
+      times_columns(dk, left, query_rows + pair * 8 * PITCH);
     }
+    __syncthreads();
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {

@@ -6,7 +6,7 @@ use super::effective_weight::Cores;
 use super::{Layout, builder, finish, input};
 use crate::cuda::source::{CudaSpec, REDUCTIONS, Source};
 
-/// A block a tile of [`ROWS`] × [`COLUMNS`]. It leaves dg of its rows, f32
+/// A block a tile of some rows × [`COLUMNS`]. It leaves dg of its rows, f32
 /// `[column tiles, paths, d_out]`, and dh of its columns, f32 `[row tiles, paths, d_in]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EffectiveScaleGrad {
@@ -18,16 +18,25 @@ pub struct EffectiveScaleGrad {
     pub frozen: usize,
 }
 
-/// Rows of a tile, 8 a warp.
-pub const ROWS: usize = 64;
 /// Columns of a tile, 4 a lane.
 pub const COLUMNS: usize = 128;
+/// Tiles that suffice to keep a GPU busy: where there are more, they get more rows, so that less is
+/// left to be added up.
+const ENOUGH: usize = 256;
 
 impl EffectiveScaleGrad {
+    /// Rows of a tile: as many for each of its 8 warps.
+    fn rows(&self) -> usize {
+        let Layout { rows, columns, .. } = self.dweight;
+        let across = columns.div_ceil(COLUMNS);
+        let fits = |tile: &usize| across * rows.div_ceil(*tile) >= ENOUGH;
+        [64, 32, 16].into_iter().find(fits).unwrap_or(8)
+    }
+
     /// Tiles along the columns, and along the rows.
     pub fn tiles(&self) -> [usize; 2] {
         let Layout { rows, columns, .. } = self.dweight;
-        [columns.div_ceil(COLUMNS), rows.div_ceil(ROWS)]
+        [columns.div_ceil(COLUMNS), rows.div_ceil(self.rows())]
     }
 }
 
@@ -42,7 +51,7 @@ impl CudaSpec for EffectiveScaleGrad {
         let b = builder(self.name(), arch, 256)
             .int("V", if whole { 4 } else { 1 })
             .int("FROZEN", self.frozen)
-            .int("ROWS", ROWS)
+            .int("ROWS", self.rows())
             .int("COLUMNS", COLUMNS)
             .int("DWEIGHT_STRIDE", self.dweight.stride)
             .helper(REDUCTIONS);
