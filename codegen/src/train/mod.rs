@@ -16,7 +16,6 @@
 mod expand;
 pub mod fuse;
 mod lower;
-mod lower_map;
 pub mod memory;
 mod merge;
 mod pairs;

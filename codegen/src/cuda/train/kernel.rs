@@ -94,8 +94,14 @@ impl Lower<'_> {
             Op::CrossEntropyGrad(_) => self.cross_entropy_grad(o, to),
             Op::SquaredError(op) => self.squared_error(o, to, op.normalize),
             Op::SquaredErrorGrad(op) => self.squared_error_grad(o, to, op.normalize),
-            Op::EffectiveWeight(op) => self.effective_weight(o, to, op.derive),
-            Op::EffectiveScaleGrad(op) => self.scale_grad(o, to, op.derive, op.frozen),
+            Op::EffectiveWeight(op) => {
+                self.check_scales(step, &o[..2])?;
+                self.effective_weight(o, to, op.derive);
+            }
+            Op::EffectiveScaleGrad(op) => {
+                self.check_scales(step, &o[1..3])?;
+                self.scale_grad(o, to, op.derive, op.frozen);
+            }
             Op::SumRows(_) => self.column_sum(o[0], Arg::View(to)),
             op => {
                 return Err(refuse(
@@ -342,6 +348,15 @@ impl Lower<'_> {
             normalize,
         };
         self.launch(&spec, line(o[0].rows.div_ceil(8)), args);
+    }
+
+    /// Requires scales as the kernels read them: f32, row after row.
+    fn check_scales(&self, step: &KernelStep, scales: &[View]) -> Result<(), CodegenError> {
+        let fits = |v: &View| self.dtype(*v) == DType::F32 && v.is_dense();
+        match scales.iter().all(fits) {
+            true => Ok(()),
+            false => Err(refuse(step, "scales must be dense and f32".into())),
+        }
     }
 
     /// The cores of g, h and latent weights.

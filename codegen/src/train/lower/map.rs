@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use rabitc_ir::ops::gate::Activation;
 use rabitc_ir::{DType, NodeId, Op};
 
-use super::fuse::is_elementwise;
-use super::lower::Lower;
-use super::step::{Map, Store, Term, View};
+use super::Lower;
 use crate::CodegenError;
+use crate::train::fuse::is_elementwise;
+use crate::train::step::{Map, Store, Term, View};
 
 /// A map that is being put together.
 #[derive(Default)]
