@@ -19,6 +19,8 @@ pub mod batches;
 pub mod cores;
 pub mod corpus;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod diagnostics;
 pub mod engine;
 pub mod error;
