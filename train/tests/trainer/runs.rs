@@ -160,11 +160,11 @@ fn diversity_lowers_the_overlap_of_paths() {
         recipe.loss.diversity = factor;
         let setting = Setting::new(&model, recipe);
         setting.run(dir.path(), false, &Cpu).unwrap();
-        let last = records(dir.path()).into_iter().filter_map(|r| match r {
+        let mut last = records(dir.path()).into_iter().filter_map(|r| match r {
             Record::Layers(l) => Some(l.layers),
             _ => None,
         });
-        let layers = last.last().unwrap();
+        let layers = last.next_back().unwrap();
         let shares = layers.iter().map(|l| l.covariance / l.energy);
         shares.sum::<f64>() / layers.len() as f64
     };
