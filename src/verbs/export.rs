@@ -14,7 +14,9 @@ use crate::ui;
 /// ordinary Hugging Face checkpoint, so that any other program can evaluate the model. DIR is a
 /// folder that `rabitc train` wrote, or any other checkpoint in one of the residual-binary forms.
 #[derive(clap::Args)]
-#[command(after_long_help = "Examples:\n  rabitc export run --hf dense\n  rabitc export run --hf dense --dtype bf16")]
+#[command(
+    after_long_help = "Examples:\n  rabitc export run --hf dense\n  rabitc export run --hf dense --dtype bf16"
+)]
 pub struct Args {
     /// The checkpoint
     #[arg(value_name = "DIR")]

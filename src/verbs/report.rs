@@ -12,7 +12,9 @@ use crate::ui;
 /// One HTML file without anything to load: what each run reached, losses by step, correlation and
 /// error of the paths by layer, settings. With several runs, all are compared.
 #[derive(clap::Args)]
-#[command(after_long_help = "Examples:\n  rabitc report run\n  rabitc report rabit independent -o both.html")]
+#[command(
+    after_long_help = "Examples:\n  rabitc report run\n  rabitc report rabit independent -o both.html"
+)]
 pub struct Args {
     /// The folders of the runs
     #[arg(required = true, value_name = "DIR")]

@@ -39,7 +39,9 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
         return Err(TrainError::file(to, "the folder is not empty"));
     }
     let tensors = tensors(&checkpoint)?;
-    let entries = tensors.iter().map(|(name, _, shape)| (name.clone(), dtype, shape.clone()));
+    let entries = tensors
+        .iter()
+        .map(|(name, _, shape)| (name.clone(), dtype, shape.clone()));
     let entries: Vec<_> = entries.collect();
     fs::create_dir_all(to).map_err(TrainError::io(to))?;
     copy_side_files(checkpoint.folder(), to)?;
@@ -89,7 +91,8 @@ fn tensors(checkpoint: &Checkpoint) -> Result<Vec<(String, Source, Vec<usize>)>,
             "rb_g" => {
                 let shape = |part: &str| {
                     let info = checkpoint.info(&format!("{base}.{part}"));
-                    info.and_then(|info| info.shape.get(1).copied()).unwrap_or(0)
+                    info.and_then(|info| info.shape.get(1).copied())
+                        .unwrap_or(0)
                 };
                 if !has(format!("{base}.weight")) && !has(format!("{base}.rb_bits")) {
                     let reason = format!("`{base}` shares its weight with the embedding");

@@ -39,7 +39,9 @@ pub(super) fn page(runs: &[Run]) -> String {
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let cells = |tag: &str, cells: Vec<String>| {
-        let cells = cells.iter().map(|c| format!("<{tag}>{}</{tag}>", escape(c)));
+        let cells = cells
+            .iter()
+            .map(|c| format!("<{tag}>{}</{tag}>", escape(c)));
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
     let head = cells("th", head.iter().map(|c| c.to_string()).collect());
@@ -121,11 +123,31 @@ fn losses(runs: &[Run]) -> String {
         })
     };
     let charts = [
-        ("Validation: KL to the teacher", "KL, nats", at_validations(|v| v.kl)),
-        ("Validation: perplexity", "perplexity", at_validations(|v| v.perplexity)),
-        ("Training: KL to the teacher", "KL, nats", at_steps(|s| s.kl)),
-        ("Training: error of the hidden states", "normalised error", at_steps(|s| s.hidden)),
-        ("Training: norm of the gradient", "norm", at_steps(|s| s.gradient_norm)),
+        (
+            "Validation: KL to the teacher",
+            "KL, nats",
+            at_validations(|v| v.kl),
+        ),
+        (
+            "Validation: perplexity",
+            "perplexity",
+            at_validations(|v| v.perplexity),
+        ),
+        (
+            "Training: KL to the teacher",
+            "KL, nats",
+            at_steps(|s| s.kl),
+        ),
+        (
+            "Training: error of the hidden states",
+            "normalised error",
+            at_steps(|s| s.hidden),
+        ),
+        (
+            "Training: norm of the gradient",
+            "norm",
+            at_steps(|s| s.gradient_norm),
+        ),
     ];
     let sections = charts.into_iter().map(|(title, y, lines)| {
         let axes = Axes {
@@ -150,14 +172,33 @@ fn section(title: &str, chart: &str, note: &str) -> String {
 fn layers(runs: &[Run]) -> String {
     type Pick = fn(&LayerReport) -> f64;
     let charts: [(&str, &str, Pick); 4] = [
-        ("Correlation of paths by layer, weighted", "correlation", |l| mean(&l.weighted)),
-        ("Correlation of paths by layer, plain", "correlation", |l| mean(&l.plain)),
-        ("Error by layer", "share of the energy", |l| l.relative_error()),
-        ("2 × covariance of paths by layer", "share of the energy", |l| {
-            if l.energy > 0.0 { l.covariance / l.energy } else { 0.0 }
+        (
+            "Correlation of paths by layer, weighted",
+            "correlation",
+            |l| mean(&l.weighted),
+        ),
+        ("Correlation of paths by layer, plain", "correlation", |l| {
+            mean(&l.plain)
         }),
+        ("Error by layer", "share of the energy", |l| {
+            l.relative_error()
+        }),
+        (
+            "2 × covariance of paths by layer",
+            "share of the energy",
+            |l| {
+                if l.energy > 0.0 {
+                    l.covariance / l.energy
+                } else {
+                    0.0
+                }
+            },
+        ),
     ];
-    let longest = runs.iter().flat_map(|run| &run.layers).max_by_key(|(_, l)| l.len());
+    let longest = runs
+        .iter()
+        .flat_map(|run| &run.layers)
+        .max_by_key(|(_, l)| l.len());
     let names: Vec<String> = longest.map_or(Vec::new(), |(_, layers)| {
         let short = |name: &str| name.trim_start_matches("model.layers.").to_string();
         layers.iter().map(|l| short(&l.layer)).collect()

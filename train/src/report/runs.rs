@@ -53,7 +53,12 @@ impl Run {
 
     /// The middle of the speeds of all updates but the first, which sets things up.
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let mut speeds: Vec<_> = self.steps.iter().skip(1).map(|s| s.tokens_per_second).collect();
+        let mut speeds: Vec<_> = self
+            .steps
+            .iter()
+            .skip(1)
+            .map(|s| s.tokens_per_second)
+            .collect();
         speeds.sort_by(f64::total_cmp);
         speeds.get(speeds.len() / 2).copied()
     }
@@ -78,6 +83,9 @@ pub(super) fn start(recipe: &Recipe) -> String {
     match initial.start {
         Start::Greedy => "greedy".into(),
         Start::Iterative => format!("iterative {}", initial.iters),
-        Start::Importance => format!("importance {}, iterative {}", initial.exponent, initial.iters),
+        Start::Importance => format!(
+            "importance {}, iterative {}",
+            initial.exponent, initial.iters
+        ),
     }
 }

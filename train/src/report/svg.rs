@@ -73,7 +73,9 @@ fn extent<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Option<([f64; 2],
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(MOST).max(1);
     let mean = |points: &[(f64, f64)]| {
-        let sum = points.iter().fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
+        let sum = points
+            .iter()
+            .fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
         let n = points.len() as f64;
         (sum.0 / n, sum.1 / n)
     };
@@ -87,7 +89,11 @@ fn draw(out: &mut String, line: &Line, points: &[(f64, f64)], scale: &Scale) {
     });
     let places = places.collect::<Vec<_>>().join(" ");
     let colour = COLOURS[line.colour % COLOURS.len()];
-    let dashes = if line.dashed { " stroke-dasharray=\"5 4\"" } else { "" };
+    let dashes = if line.dashed {
+        " stroke-dasharray=\"5 4\""
+    } else {
+        ""
+    };
     let _ = writeln!(
         out,
         "<polyline points=\"{places}\" fill=\"none\" stroke=\"{colour}\" \
@@ -205,7 +211,9 @@ fn ticks([low, high]: [f64; 2]) -> Vec<f64> {
         return vec![low];
     }
     let power = 10f64.powf(rough.log10().floor());
-    let multiple = [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= rough);
+    let multiple = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|m| m * power >= rough);
     let step = multiple.unwrap_or(10.0) * power;
     let first = (low / step).ceil() as i64;
     let last = (high / step).floor() as i64;
@@ -244,7 +252,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_within() {
-        assert_eq!(ticks([0.0, 1000.0]), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
+        assert_eq!(
+            ticks([0.0, 1000.0]),
+            [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]
+        );
         assert_eq!(ticks([-0.11, 0.02]).len(), 7);
         assert_eq!(ticks([3.0, 3.0]), [3.0]);
         assert_eq!(number(0.05), "0.05");
@@ -266,7 +277,13 @@ mod tests {
             names: &[],
         };
         let svg = chart(std::slice::from_ref(&line), &axes);
-        let points = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+        let points = svg
+            .split("points=\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap();
         assert_eq!(points.split(' ').count(), 2, "{points}");
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
         let empty = Line {
