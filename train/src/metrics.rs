@@ -19,7 +19,7 @@ pub const METRICS: &str = "metrics.jsonl";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
-    /// What is trained, on what. The first line.
+    /// What is trained, on what; once.
     Run(Box<RunRecord>),
     /// One update.
     Step(StepRecord),

@@ -163,7 +163,7 @@ impl CudaEngine {
         let device = Arc::clone(&self.device);
         let grow = |old: &mut Option<DeviceMemory>, bytes: usize, what| {
             if old.as_ref().is_some_and(|m| m.bytes() >= bytes) {
-                return Ok(false);
+                return Ok::<bool, EngineError>(false);
             }
             *old = None;
             *old = Some(DeviceMemory::zeroed(&device, bytes, what).map_err(message)?);

@@ -62,7 +62,8 @@ fn dense_name(layer: &BinaryLayer) -> String {
 }
 
 /// A student that starts from a dense model: its weights by the names they have in the student's
-/// graph. Scales are fitted when they are first read, and kept.
+/// graph. Scales are fitted when they are first read, and kept; where the model has scales already,
+/// those are taken.
 ///
 /// The cores of the fit are those that the student derives: with one shared weight that is the
 /// dense weight itself; with a latent weight a path, path i starts from what the paths before it
@@ -110,6 +111,35 @@ impl<'a> Fresh<'a> {
         if let Some(scales) = fits().get(&layer) {
             return Ok(scales.clone());
         }
+        let scales = Arc::new(match self.stored(layer)? {
+            Some(scales) => scales,
+            None => self.fitted(layer)?,
+        });
+        fits().insert(layer, scales.clone());
+        Ok(scales)
+    }
+
+    /// The scales that the model has already, if it was trained before.
+    fn stored(&self, layer: usize) -> Result<Option<LayerScales>, WeightError> {
+        let names = &self.layers[layer];
+        let Some((_, shape)) = self.dense.info(&names.g) else {
+            return Ok(None);
+        };
+        if shape.first() != Some(&self.paths) {
+            let (name, paths) = (names.g.clone(), self.paths);
+            let reason = format!("is {shape:?}, the student has {paths} paths");
+            return Err(WeightError::Invalid { name, reason });
+        }
+        let [g, h] = [&names.g, &names.h].map(|name| self.dense.load(name));
+        let [g, h] = [g?, h?];
+        Ok(Some(LayerScales {
+            shape: [self.paths, g.width(), h.width()],
+            g: g.floats().to_vec(),
+            h: h.floats().to_vec(),
+        }))
+    }
+
+    fn fitted(&self, layer: usize) -> Result<LayerScales, WeightError> {
         let weight = self.dense(layer)?;
         let node = &self.layers[layer].node;
         let channels = self.importance.map(|i| i.factors(node)).transpose();
@@ -120,9 +150,7 @@ impl<'a> Fresh<'a> {
         let channels = channels.map_err(invalid)?;
         let shape = [self.paths, weight.shape[0], weight.shape[1]];
         let scales = fit::fit(weight.floats(), shape, self.recipe.initial.fit(), channels);
-        let scales = Arc::new(scales.map_err(|e| invalid(e.to_string()))?);
-        fits().insert(layer, scales.clone());
-        Ok(scales)
+        scales.map_err(|e| invalid(e.to_string()))
     }
 
     fn latent(&self, layer: usize, path: usize) -> Result<Tensor, WeightError> {

@@ -13,7 +13,7 @@ mod side;
 
 pub use atomic::{AtomicFile, Tensors, write_text};
 pub use load::{Saved, SavedWeights};
-pub use save::save;
+pub use save::{layer_values, save};
 pub use side::copy_side_files;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +50,8 @@ pub struct RunState {
     pub recipe: Recipe,
     /// By what the teacher is recognised.
     pub teacher: String,
+    /// The type that the model's computed buffers are rounded to.
+    pub buffers: String,
     /// By what the text is recognised.
     pub text: String,
     /// Seconds spent so far.

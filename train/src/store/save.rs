@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use rabitc_frontend::BUFFERS_KEY;
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::{DType, Tensor};
 use rabitc_passes::autodiff::training::BinaryLayer;
@@ -127,7 +128,11 @@ fn write_model(
     let mut order: Vec<_> = entries.into_iter().zip(sources).collect();
     order.sort_by_key(|((_, dtype, _), _)| Reverse(dtype.bits()));
     let entries: Vec<Entry> = order.iter().map(|(entry, _)| entry.clone()).collect();
-    let pairs = [("format", "pt".to_string()), (STEP, state.step.to_string())];
+    let pairs = [
+        ("format", "pt".to_string()),
+        (BUFFERS_KEY, state.buffers.clone()),
+        (STEP, state.step.to_string()),
+    ];
     let metadata = pairs.map(|(key, value)| (key.to_string(), value)).into();
     let mut file = Tensors::create(&dir.join(MODEL), &entries, metadata)?;
     for ((name, _, _), source) in &order {
