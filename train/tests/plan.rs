@@ -6,10 +6,10 @@ mod common;
 use std::collections::{BTreeMap, HashSet};
 
 use common::{Setup, Step};
-use rabitc_codegen::train::{self, Options, Place, Plan, View, reference};
+use rabitc_codegen::train::{self, Options, Place, Plan, View, memory, reference};
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::ops::squared_error::Normalize;
-use rabitc_ir::{DType, Data, Interpreter, Tensor};
+use rabitc_ir::{DType, Data, Graph, Interpreter, Tensor};
 
 fn options(step: &Step, storage: DType) -> Options {
     let trained: HashSet<String> = step.trained.iter().cloned().collect();
@@ -158,4 +158,96 @@ fn plans_with_recomputation_and_other_losses_do_too() {
         agrees("models/fixtures/llama2", &setup);
         agrees("models/fixtures/variants/gemma3-softcap", &setup);
     }
+}
+
+/// Values that live at the same time lie apart, at boundaries that vectors and matrix
+/// instructions ask for, in an arena no larger than what is needed by twice.
+#[test]
+fn values_that_live_at_once_lie_apart() {
+    for storage in [DType::F32, DType::BF16] {
+        let step = common::step(&common::model("models/fixtures/gemma3"), &Setup::default());
+        let plan = train::plan(&step.graph, &options(&step, storage)).unwrap();
+        let lives = memory::lifetimes(&plan);
+        let mut placed = Vec::new();
+        for (value, life) in plan.values.iter().zip(&lives) {
+            if let (Place::Arena(offset), Some(life)) = (&value.place, life) {
+                assert!(offset.is_multiple_of(memory::ALIGNMENT), "{}", value.name);
+                assert!(offset + value.bytes() <= plan.arena, "{}", value.name);
+                placed.push((*offset, offset + value.bytes(), life, &value.name));
+            }
+        }
+        for (i, a) in placed.iter().enumerate() {
+            for b in &placed[..i] {
+                let apart_in_time = a.2.last < b.2.first || b.2.last < a.2.first;
+                let apart = a.1 <= b.0 || b.1 <= a.0;
+                assert!(apart_in_time || apart, "{} and {}", a.3, b.3);
+            }
+        }
+        let alive = |step| {
+            placed
+                .iter()
+                .filter(move |p| p.2.first <= step && step <= p.2.last)
+        };
+        let most = (0..plan.steps.len())
+            .map(|s| alive(s).map(|p| p.1 - p.0).sum::<usize>())
+            .max();
+        assert!(
+            plan.arena <= 2 * most.unwrap(),
+            "{} of {most:?}",
+            plan.arena
+        );
+    }
+}
+
+/// With 16-bit storage, what grows with the tokens takes little more than half.
+#[test]
+fn storage_decides_the_memory() {
+    let step = common::step(&common::model("models/books-1m"), &Setup::default());
+    let arena = |storage| {
+        train::plan(&step.graph, &options(&step, storage))
+            .unwrap()
+            .arena
+    };
+    let (half, whole) = (arena(DType::BF16), arena(DType::F32));
+    assert!(half * 3 < whole * 2, "{half} of {whole}");
+    assert!(
+        half * 2 > whole,
+        "{half} of {whole}: the residual stream is f32"
+    );
+}
+
+#[test]
+fn what_cannot_be_planned_is_named() {
+    let step = common::step(&common::model("models/fixtures/llama2"), &Setup::default());
+    let error = |graph: &Graph, options: &Options| {
+        train::plan(graph, options)
+            .expect_err("it cannot be planned")
+            .to_string()
+    };
+    let mut options = options(&step, DType::F32);
+    options.tokens += 1;
+    let found = error(&step.graph, &options);
+    assert!(
+        found.contains("attention: 22 tokens are not whole sequences of 7"),
+        "{found}"
+    );
+    options.storage = DType::F16;
+    assert!(error(&step.graph, &options).contains("not f16"));
+    options.storage = DType::F32;
+    let text = "graph \"g\" {
+  %x = input {name=\"x\", ty=i32[T]} : i32[T]
+  %rows = input {name=\"rows\", ty=i32[R]} : i32[R]
+  %w = weight {name=\"w\", ty=f32[5,3]} : f32[5,3]
+  %e = embed(%w, %x) {scale=1.0} : f32[T,3]
+  %some = select_rows(%e, %rows) : f32[R,3]
+  output \"y\" %some
+}\n";
+    let graph = rabitc_ir::text::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let found = error(&graph, &options);
+    assert!(
+        found.contains("%rows") || found.contains("%some"),
+        "{found}"
+    );
+    options.tokens = usize::MAX / 2;
+    assert!(error(&graph, &options).contains("overflows"));
 }

@@ -35,7 +35,7 @@ impl Engines for Chosen {
         match (self.reference, self.device) {
             (true, _) => Ok(Box::new(InterpreterEngine::new())),
             (_, Device::Cpu) => Ok(Box::new(CpuEngine::new(self.threads)?)),
-            (_, Device::Cuda(n)) => Ok(Box::new(CudaEngine::new(n)?)),
+            (_, Device::Cuda(ordinal)) => Ok(Box::new(CudaEngine::new(ordinal)?)),
         }
     }
 

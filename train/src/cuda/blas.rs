@@ -5,9 +5,12 @@
 
 use std::ffi::c_void;
 use std::mem::size_of;
+use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::cublaslt::{result, sys};
+use libloading::Library;
+use rabitc_codegen::cuda::nvrtc;
 use rabitc_codegen::train::{Gemm, Plan, View};
 use rabitc_ir::DType;
 use rabitc_runtime::cuda::driver::{Device, DeviceMemory};
@@ -17,18 +20,38 @@ use crate::engine::EngineError;
 /// Bytes that the library may use beside the matrices.
 pub const WORKSPACE: usize = 32 << 20;
 
-const REMEDY: &str = "libcublasLt.so.13 must be on the library path: it is part of the CUDA \
-                      toolkit 13, and of the wheel nvidia-cublas";
+const LIBRARY: &str = "libcublasLt.so.13";
+/// Where it is below the places that NVRTC is looked for in.
+const FOLDERS: [&str; 4] = ["", "lib64", "lib", "nvidia/cu13/lib"];
+const REMEDY: &str = "libcublasLt.so.13 must be on the library path, or in a CUDA toolkit 13 that \
+                      CUDA_HOME names";
 
 /// The library, opened on a device.
 pub struct Blas {
     device: Arc<Device>,
     handle: sys::cublasLtHandle_t,
     workspace: DeviceMemory,
+    // What the handle's functions are in, if it is not on the library path.
+    _library: Option<Library>,
 }
 
 // SAFETY: handles may be used from any thread that binds the context, one at a time.
 unsafe impl Send for Blas {}
+
+/// Loads the library from where a toolkit has it, if it is not on the library path: it is found by
+/// its name from then on.
+fn preload() -> Option<Library> {
+    // SAFETY: NVIDIA's libraries run no code on loading that could harm.
+    let open = |file: &Path| unsafe { Library::new(file) }.ok();
+    if let Some(library) = open(Path::new(LIBRARY)) {
+        return Some(library);
+    }
+    let folders = nvrtc::places().into_iter();
+    let files = folders.flat_map(|place| FOLDERS.map(|folder| place.join(folder).join(LIBRARY)));
+    files
+        .filter(|file| file.exists())
+        .find_map(|file| open(&file))
+}
 
 fn failed(what: &str, e: impl std::fmt::Debug) -> EngineError {
     EngineError::new(format!("cuBLASLt: {what}: {e:?}"))
@@ -40,6 +63,7 @@ impl Blas {
     /// # Errors
     /// It is not there, or does not start.
     pub fn open(device: &Arc<Device>) -> Result<Blas, EngineError> {
+        let library = preload();
         // SAFETY: only looks for the library.
         if !unsafe { sys::is_culib_present() } {
             return Err(EngineError::new(format!("there is no cuBLASLt: {REMEDY}")));
@@ -51,6 +75,7 @@ impl Blas {
             device: Arc::clone(device),
             handle,
             workspace,
+            _library: library,
         })
     }
 

@@ -273,9 +273,9 @@ fn step(update: &Update, groups: usize) -> Vec<u8> {
         update.eps,
         update.gradient_factor,
     ];
-    let seed = (update.seed ^ update.seed >> 32) as u32;
-    let words = floats.iter().map(|f| f.to_bits());
-    let words = words.chain([seed, update.step as u32]);
-    let rates = update.learning_rates[..groups].iter().map(|f| f.to_bits());
-    words.chain(rates).flat_map(u32::to_le_bytes).collect()
+    let numbers = [update.seed, update.step].into_iter();
+    let rates = update.learning_rates[..groups].iter();
+    let bytes = floats.iter().flat_map(|f| f.to_le_bytes());
+    let bytes = bytes.chain(numbers.flat_map(u64::to_le_bytes));
+    bytes.chain(rates.flat_map(|f| f.to_le_bytes())).collect()
 }

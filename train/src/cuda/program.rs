@@ -103,6 +103,11 @@ impl Program {
         self.recorded = None;
     }
 
+    /// Whether a run replays what was recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
+    }
+
     /// The address of a value.
     ///
     /// # Errors

@@ -2,6 +2,9 @@
 
 #![allow(dead_code)]
 
+#[cfg(feature = "cuda")]
+pub mod device;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -19,9 +19,9 @@ pub const CHUNK: usize = 16384;
 pub const TENSOR: usize = 40;
 /// `[tensor u32, chunk u32]`, 8 bytes a chunk.
 pub const CHUNKS: usize = 8;
-/// `[beta1, beta2, 1 − beta1^step, 1 − beta2^step, eps, gradient factor]` f32, `[seed, step]` u32,
+/// `[beta1, beta2, 1 − beta1^step, 1 − beta2^step, eps, gradient factor]` f32, `[seed, step]` u64,
 /// then a learning rate a group, f32.
-pub const STEP: usize = 32;
+pub const STEP: usize = 40;
 
 impl CudaSpec for AdamW {
     fn name(&self) -> String {
@@ -44,10 +44,13 @@ impl CudaSpec for AdamW {
 
 const RECORDS: &str = r#"
 struct Tensor { u64 weight, first, elements; u32 bf16, group; float decay; u32 number; };
-struct Step { float beta1, beta2, bias1, bias2, eps, factor; u32 seed, number; float rates[1]; };
-// Mixes bits so that every input bit moves every output bit.
-__device__ __forceinline__ u32 mix(u32 x) {
-  x ^= x >> 16; x *= 0x7feb352du; x ^= x >> 15; x *= 0x846ca68bu; return x ^ (x >> 16);
+struct Step { float beta1, beta2, bias1, bias2, eps, factor; u64 seed, number; float rates[1]; };
+// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+__device__ __forceinline__ u64 mix(u64 x) {
+  x += 0x9e3779b97f4a7c15ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
 }
 "#;
 
@@ -57,7 +60,7 @@ const BODY: &str = r#"
   const Step now = *step;
   const float rate = step->rates[tensor.group];
   const u64 first = (u64)chunk.y * CHUNK, end = min(tensor.elements, first + CHUNK);
-  const u32 stream = mix(now.seed ^ mix(now.number ^ mix(tensor.number + 0x9e3779b9u)));
+  const u64 noise = mix(mix(now.seed ^ mix(now.number)) ^ tensor.number);
   for (u64 i = first + threadIdx.x; i < end; i += 256) {
     const u64 at = tensor.first + i;
     const float gradient = gradients[at] * now.factor;
@@ -70,7 +73,7 @@ const BODY: &str = r#"
     w -= rate * ((m / now.bias1) / (sqrtf(v / now.bias2) + now.eps) + tensor.decay * w);
     if (tensor.bf16) {
       // Stochastic rounding: up with the probability that the part cut off is of a unit.
-      const u32 bits = __float_as_uint(w), random = mix(stream ^ mix((u32)i ^ mix((u32)(i >> 32)))) & 0xffffu;
+      const u32 bits = __float_as_uint(w), random = (u32)mix(noise ^ i) & 0xffffu;
       const bool finite = (bits & 0x7f800000u) != 0x7f800000u;
       ((u16*)tensor.weight)[i] = (u16)((finite ? bits + random : bits) >> 16);
     } else {

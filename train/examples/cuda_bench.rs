@@ -1,12 +1,9 @@
-//! The CUDA engine on this machine: against the definitions of the ops, against the interpreter,
-//! its speed, and whether a large step fits.
+//! The CUDA engine on this machine: its speed, and whether a large step fits.
 //!
-//!     cuda_check steps MODEL…             every step of small training graphs
-//!     cuda_check learn MODEL              twenty steps: the loss falls, and runs repeat to the bit
-//!     cuda_check speed MODEL [SEQ [SEQUENCES]]
-//!     cuda_check fit MODEL [SEQ]          one step with bf16 weights and recomputation; of MODEL
+//!     cuda_bench speed MODEL [SEQ [SEQUENCES]]
+//!     cuda_bench fit MODEL [SEQ]          one step with bf16 weights and recomputation; of MODEL
 //!                                         only the configuration is read
-//!     cuda_check plan MODEL [SEQ]         the memory of that step, without a device
+//!     cuda_bench plan MODEL [SEQ]         the memory of that step, without a device
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -15,13 +12,12 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use common::{Rng, Setup, Step};
+use common::device::{engine, inputs, update};
+use common::{Rng, Setup};
 use rabitc_codegen::train::{Options, Place, Step as PlanStep, memory, plan};
-use rabitc_ir::ops::effective_weight::Derive;
-use rabitc_ir::ops::squared_error::Normalize;
-use rabitc_ir::{DType, Graph, Interpreter, Op, Tensor};
-use rabitc_train::cuda::{CudaEngine, check};
-use rabitc_train::engine::{Engine, Program, Trainable, Update};
+use rabitc_ir::{DType, Graph, Op};
+use rabitc_train::cuda::CudaEngine;
+use rabitc_train::engine::{Engine, Trainable};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -29,166 +25,13 @@ fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize, default| args.get(i).map_or(Ok(default), |a| a.parse::<usize>());
     match args.first().map(String::as_str) {
-        Some("steps") => args[1..].iter().try_for_each(|m| steps(Path::new(m))),
-        Some("learn") if args.len() > 1 => learn(Path::new(&args[1])),
         Some("speed") if args.len() > 1 => {
             speed(Path::new(&args[1]), number(2, 512)?, number(3, 48)?)
         }
         Some("fit") if args.len() > 1 => fit(Path::new(&args[1]), number(2, 2048)?),
         Some("plan") if args.len() > 1 => planned(Path::new(&args[1]), number(2, 2048)?),
-        _ => Err("say steps, learn, speed, fit or plan, and a model's folder".into()),
+        _ => Err("say speed, fit or plan, and a model's folder".into()),
     }
-}
-
-fn trainable(step: &Step, dtype: DType) -> Vec<Trainable> {
-    let all = step.trained.iter().map(|name| {
-        let tensor = &step.weights[name];
-        let scale = name.contains(".rb_g") || name.contains(".rb_h");
-        Trainable {
-            name: name.clone(),
-            shape: tensor.shape.clone(),
-            dtype: if scale { DType::F32 } else { dtype },
-            group: usize::from(scale),
-            decay: 0.0,
-        }
-    });
-    all.collect()
-}
-
-fn engine(step: &Step, dtype: DType) -> Result<(CudaEngine, Program), Failure> {
-    let mut engine = CudaEngine::new(0)?;
-    for (name, value) in &step.weights {
-        engine.set_weight(name, value)?;
-    }
-    engine.train(&trainable(step, dtype))?;
-    let program = engine.program(&step.graph, step.tokens)?;
-    Ok((engine, program))
-}
-
-fn inputs(step: &Step) -> Vec<(&str, &[i32])> {
-    let inputs = step.inputs.iter();
-    inputs.map(|(n, v)| (n.as_str(), v.as_slice())).collect()
-}
-
-fn update(step: u64) -> Update {
-    Update {
-        step,
-        seed: 7,
-        learning_rates: vec![3e-4, 1e-3],
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        gradient_factor: 1.0,
-    }
-}
-
-/// Setups that together have every kernel in several shapes.
-fn setups() -> Vec<Setup> {
-    let plain = Setup::default();
-    let odd = Setup {
-        seq_len: 67,
-        sequences: 2,
-        derive: Derive::Independent,
-        normalize: Normalize::Target,
-        checkpoint: true,
-        paths: 3,
-        dtype: DType::BF16,
-    };
-    let long = Setup {
-        seq_len: 160,
-        sequences: 1,
-        normalize: Normalize::Elements,
-        ..plain
-    };
-    vec![plain, odd, long]
-}
-
-fn steps(folder: &Path) -> Result<(), Failure> {
-    for setup in setups() {
-        let step = common::step(folder, &setup);
-        let (mut engine, program) = engine(&step, setup.dtype)?;
-        let all = check(&mut engine, program, &inputs(&step))?;
-        let failed: Vec<_> = all.iter().filter(|c| !c.passed()).collect();
-        let (name, checked) = (folder.display(), all.len());
-        println!(
-            "{name} {}x{}: {checked} results, {} fail",
-            setup.sequences,
-            setup.seq_len,
-            failed.len()
-        );
-        for one in failed.iter().take(20) {
-            println!(
-                "  {} ({}): {:.2e}, bound {:.2e}",
-                one.node, one.kind, one.error, one.bound
-            );
-        }
-        let mut worst: std::collections::BTreeMap<&str, f64> = Default::default();
-        for one in &all {
-            let kind = one.kind.split(' ').next().unwrap_or_default();
-            let most = worst.entry(kind).or_default();
-            *most = most.max(one.error / one.bound);
-        }
-        let worst: Vec<_> = worst.iter().map(|(k, e)| format!("{k} {e:.2}")).collect();
-        println!("  worst shares of the bounds: {}", worst.join(", "));
-        whole(&step, &mut engine, program)?;
-    }
-    Ok(())
-}
-
-/// A whole run against the interpreter: norms of the difference.
-fn whole(step: &Step, engine: &mut CudaEngine, program: Program) -> Result<(), Failure> {
-    engine.clear_gradients()?;
-    let found = engine.run(program, &inputs(step))?;
-    let given = step.inputs.iter();
-    let given = given.map(|(n, v)| (n.clone(), Tensor::i32(&[v.len()], v.clone())));
-    let expected = Interpreter::new(&step.graph, &step.weights).run(given)?;
-    for (name, value) in &found {
-        println!(
-            "  {name} {:?}, interpreter {:?}",
-            value.floats(),
-            expected[name].floats()
-        );
-    }
-    let mut worst = (0.0f64, String::new());
-    for name in &step.trained {
-        let own = engine.gradient(name)?;
-        let theirs = expected[&format!("grad.{name}")].floats();
-        let pairs = own.floats().iter().zip(theirs);
-        let error: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        let norm: f64 = theirs.iter().map(|b| f64::from(*b).powi(2)).sum();
-        let error = (error / norm).sqrt();
-        if error.is_nan() || error > worst.0 {
-            worst = (error, name.clone());
-        }
-    }
-    println!("  gradients: {:.2e} apart at most ({})", worst.0, worst.1);
-    Ok(())
-}
-
-fn learn(folder: &Path) -> Result<(), Failure> {
-    let setup = Setup {
-        seq_len: 64,
-        sequences: 4,
-        ..Setup::default()
-    };
-    let step = common::step(folder, &setup);
-    let mut runs = Vec::new();
-    for _ in 0..2 {
-        let (mut engine, program) = engine(&step, setup.dtype)?;
-        let mut losses = Vec::new();
-        for n in 1..=20 {
-            losses.push(engine.run(program, &inputs(&step))?["loss"].floats()[0]);
-            if n == 1 {
-                println!("gradient norm {}", engine.gradient_norm()?);
-            }
-            engine.update(&update(n))?;
-        }
-        println!("losses {:?} … {:?}", &losses[..3], &losses[17..]);
-        runs.push(losses);
-    }
-    let falls = runs[0][19] < runs[0][0];
-    println!("falls: {falls}; repeats: {}", runs[0] == runs[1]);
-    Ok(())
 }
 
 fn speed(folder: &Path, seq_len: usize, sequences: usize) -> Result<(), Failure> {
