@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use rabitc_codegen::backend::Backend;
-use rabitc_frontend::{BufferPrecision, LowerOptions};
+use rabitc_frontend::LowerOptions;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
 use rabitc_passes::tiles::{LayerShape, Tiles};
@@ -24,7 +24,7 @@ use rabitc::tune::cache::{self, Cache};
 use rabitc::tune::choose;
 use rabitc::tune::host::{self, Host};
 
-use crate::ui;
+use crate::{open, ui};
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -202,11 +202,7 @@ fn options(args: &Args) -> Result<Options> {
         init,
         lower: LowerOptions {
             context_length: args.context,
-            buffers: match args.rope_precision.as_str() {
-                "checkpoint" => BufferPrecision::Checkpoint,
-                "f32" => BufferPrecision::F32,
-                _ => BufferPrecision::Auto,
-            },
+            buffers: open::buffers(&args.rope_precision),
         },
         emit: args.emit.clone(),
         record: record(args),

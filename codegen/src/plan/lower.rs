@@ -328,6 +328,7 @@ impl Lowering<'_> {
             heads: here.d / table.stride,
             head_dim: table.stride,
             x_stride: x.stride,
+            inverse: false,
         };
         let items = per_row(here.rows, spec.heads);
         let args = vec![x.read(), table.read(), self.result(here)];
