@@ -15,6 +15,7 @@ use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::kernels::read_memory::ReadMemory;
 use rabitc_codegen::cuda::kernels::rms_norm::RmsNorm;
 use rabitc_codegen::cuda::kernels::rotate_append::RotateAppend;
+use rabitc_codegen::cuda::kernels::sample::Sample;
 use rabitc_codegen::cuda::kernels::select_rows::SelectRows;
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
@@ -404,6 +405,20 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
             }),
         ),
         ("read_memory", Box::new(ReadMemory)),
+        (
+            "sample",
+            Box::new(Sample {
+                vocab: 32000,
+                ring: 1024,
+            }),
+        ),
+        (
+            "sample_wide",
+            Box::new(Sample {
+                vocab: 262_144,
+                ring: 1024,
+            }),
+        ),
         (
             "argmax",
             Box::new(Argmax {

@@ -148,6 +148,7 @@ fn add(
         setup: plan.setup,
         programs: plan.programs,
         next: plan.next,
+        sample: plan.sample,
         probe: plan.probe,
         ring: RING,
     });

@@ -5,9 +5,11 @@
 //! - [`profile`]: where the time of a step goes.
 //! - [`session`]: one sequence on a device.
 
+mod choose;
 pub mod driver;
 mod graph;
 mod launch;
 pub mod model;
+mod places;
 pub mod profile;
 pub mod session;

@@ -17,6 +17,7 @@ use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuProgram, GpuStep, RopeTable};
 use crate::CodegenError;
 use crate::cuda::kernels::argmax::Argmax;
 use crate::cuda::kernels::read_memory::ReadMemory;
+use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
 pub use tile::choose as choose_tile;
@@ -72,8 +73,10 @@ pub struct GpuPlan {
     pub setup: Vec<GpuStep>,
     /// The forward passes.
     pub programs: Vec<GpuProgram>,
-    /// The launch that chooses the next token after `decode` and moves on to it.
+    /// The launch that takes the most probable token after `decode` and moves on to it.
     pub next: GpuStep,
+    /// The launch that draws a token instead.
+    pub sample: GpuStep,
     /// Number of the kernel that bandwidth is measured with.
     pub probe: usize,
 }
@@ -98,19 +101,24 @@ pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError>
         .first()
         .and_then(|(_, id)| graph.ty(*id).last())
         .unwrap_or(1);
+    let logits = GpuArg::Arena(programs[0].logits);
+    let choice = [logits, GpuArg::Ids, GpuArg::Ring, GpuArg::State];
     let next = GpuStep {
         node: "next".into(),
         kernel: table.kernel(Argmax { vocab, ring: RING }),
         grid: [Blocks::ONE; 3],
-        args: vec![
-            GpuArg::Arena(programs[0].logits),
-            GpuArg::Ids,
-            GpuArg::Ring,
-            GpuArg::State,
-        ],
+        args: choice.to_vec(),
+    };
+    let blocks = Blocks::Fixed(Sample::grid(options.arch) as u32);
+    let sample = GpuStep {
+        node: "sample".into(),
+        kernel: table.kernel(Sample { vocab, ring: RING }),
+        grid: [blocks, Blocks::ONE, Blocks::ONE],
+        args: [&choice[..], &[GpuArg::Seen, GpuArg::Sampling]].concat(),
     };
     Ok(GpuPlan {
         next,
+        sample,
         probe: table.kernel(ReadMemory),
         kernels: table.specs,
         derived: table.derived,
