@@ -114,12 +114,12 @@ impl Here {
 }
 
 /// The state of lowering one program.
-pub struct Lowering<'a> {
+pub struct Lowering<'a, 'm> {
     pub(super) graph: &'a Graph,
     pub(super) mode: Mode,
     pub(super) options: GpuOptions,
     pub(super) fusions: &'a Fusions,
-    pub(super) table: &'a mut Table,
+    pub(super) table: &'a mut Table<'m>,
     launches: Vec<Launch>,
     buffers: Vec<Buffer>,
     views: HashMap<NodeId, View>,
@@ -131,7 +131,7 @@ pub fn lower(
     mode: Mode,
     options: GpuOptions,
     fusions: &Fusions,
-    table: &mut Table,
+    table: &mut Table<'_>,
 ) -> Result<Lowered, CodegenError> {
     let mut l = Lowering {
         graph,
@@ -161,7 +161,7 @@ pub fn lower(
     })
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     fn node(&mut self, id: NodeId) -> Result<(), CodegenError> {
         let (graph, ty) = (self.graph, self.graph.ty(id));
         let here = Here {

@@ -3,9 +3,11 @@
 //! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
 //! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
 
+pub mod cost;
 mod fuse;
 mod heads;
 mod lower;
+pub mod product;
 mod residual_binary;
 mod table;
 mod tile;
@@ -20,7 +22,7 @@ use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
-pub use tile::choose as choose_tile;
+use product::{Measured, Product};
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -79,17 +81,24 @@ pub struct GpuPlan {
     pub sample: GpuStep,
     /// Number of the kernel that bandwidth is measured with.
     pub probe: usize,
+    /// The products that could be cut in other ways, each problem once.
+    pub products: Vec<Product>,
 }
 
 /// Tokens that are generated at most before the host has to read them.
 pub const RING: usize = 1024;
 
-/// Plans every program of `graph`, whose weights are named tensors of the artifact.
+/// Plans every program of `graph`, whose weights are named tensors of the artifact; `measured` knows
+/// which ways to cut products are fast.
 ///
 /// # Errors
 /// A node or a shape that there is no GPU kernel for, by name.
-pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError> {
-    let mut table = table::Table::default();
+pub fn plan(
+    graph: &Graph,
+    options: GpuOptions,
+    measured: Measured,
+) -> Result<GpuPlan, CodegenError> {
+    let mut table = table::Table::new(measured);
     let fusions = fuse::find(graph);
     let mut programs = Vec::new();
     for mode in MODES {
@@ -121,6 +130,7 @@ pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError>
         sample,
         probe: table.kernel(ReadMemory),
         kernels: table.specs,
+        products: table.products,
         derived: table.derived,
         rope_tables: table.rope_tables,
         setup: table.setup,
