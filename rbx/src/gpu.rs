@@ -135,6 +135,10 @@ pub struct GpuKernel {
     pub ptx: (usize, usize),
     /// What the compiler says it uses.
     pub resources: Resources,
+    /// Where the work can be cut in several ways, what the choice rests on: the cost model, or the
+    /// card it was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_by: Option<String>,
 }
 
 /// What a kernel uses, as the compiler reports it.

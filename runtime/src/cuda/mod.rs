@@ -4,6 +4,7 @@
 //! - [`model`]: an artifact's weights and kernels on a device.
 //! - [`profile`]: where the time of a step goes.
 //! - [`session`]: one sequence on a device.
+//! - [`workbench`]: kernels outside any model, timed.
 
 mod choose;
 pub mod driver;
@@ -13,3 +14,4 @@ pub mod model;
 mod places;
 pub mod profile;
 pub mod session;
+pub mod workbench;

@@ -12,8 +12,9 @@
 //! is the one at which the weight reaches a random share of what is kept. So all that is asked is,
 //! up to three times, *where in the order does a running sum reach a target*, which is answered
 //! digit by digit of a rank key: a histogram of the first digit is made once, and only the bin that
-//! holds the target is divided further. The first digits divide (best − logit) / temperature evenly;
-//! the last ones are the bits of logit and id, so that equal logits are told apart.
+//! holds the target is divided further. The first digits divide the range from the best logit to the
+//! lowest that counts evenly, so that few threads meet in a bin; the last ones are the bits of logit
+//! and id, so that equal logits are told apart.
 //!
 //! A cluster of blocks shares the vocabulary and adds up its histograms in shared memory.
 
@@ -174,11 +175,12 @@ const BODY: &str = r#"
   constexpr int BINS = 1024, DIGIT = 10, STEP_DIGITS = 30, KEY_BITS = 32 + ID_BITS;
   constexpr float MOST_STEPS = 1023.9999f;
   // Weights are 0 long before this many temperatures below the best logit.
-  constexpr float STEPS = 1024.0f / 64.0f;
+  constexpr float RANGE = 64.0f;
   struct Found { u64 before, reached; u32 count_before, count; int bin; };
   __shared__ u64 weights[2][BINS];  // of the tokens of a bin, by turns
   __shared__ u32 counts[2][BINS];
   __shared__ u64 scratch[32], best_of_block, likely_of_block;
+  __shared__ u32 lowest_of_block;
   __shared__ u32 scratch_counts[32];
   __shared__ u64 all_weights;
   __shared__ u32 candidates;
@@ -203,26 +205,36 @@ const BODY: &str = r#"
 
   // The best, or all ones if a logit is NaN or +∞.
   u64 best_key = 0;
+  u32 lowest = ~0u;
   for (int i = first; i < VOCAB; i += SPLITS * 1024) {
     const bool good = logits[i] < __uint_as_float(0x7f800000u);
-    best_key = max(best_key, good ? (u64)ordered(logit_of(i)) << 32 | (u32)~i : ~0ull);
+    const u32 bits = ordered(logit_of(i));
+    best_key = max(best_key, good ? (u64)bits << 32 | (u32)~i : ~0ull);
+    if (bits > LOWEST) lowest = min(lowest, bits);
   }
   if (thread == 0) share = uniform(sampling->seed[0], sampling->seed[1], draws);
   best_key = warp_largest(best_key);
   if ((thread & 31) == 0) scratch[thread >> 5] = best_key;
   __syncthreads();
   best_key = warp_largest(scratch[thread & 31]);
-  if (thread == 0) { best_of_block = best_key; likely_of_block = 0; }
+  if (thread == 0) { best_of_block = best_key; likely_of_block = 0; lowest_of_block = ~0u; }
   weights[0][thread] = weights[1][thread] = 0;
   counts[0][thread] = counts[1][thread] = 0;
+  __syncthreads();
+  lowest = __reduce_min_sync(~0u, lowest);
+  if ((thread & 31) == 0) atomicMin(&lowest_of_block, lowest);
   __syncthreads();
   cluster_arrive();
   cluster_wait();
 #pragma unroll
-  for (int r = 0; r < SPLITS; r++) best_key = max(best_key, load_remote(&best_of_block, r));
+  for (int r = 0; r < SPLITS; r++) {
+    best_key = max(best_key, load_remote(&best_of_block, r));
+    lowest = min(lowest, load_remote(&lowest_of_block, r));
+  }
   const u32 best_bits = (u32)(best_key >> 32);
   const bool refused = best_key == ~0ull || best_bits <= LOWEST;
-  const float best = __uint_as_float(best_bits >> 31 ? best_bits & 0x7fffffffu : ~best_bits);
+  auto float_of = [](u32 bits) { return __uint_as_float(bits >> 31 ? bits & 0x7fffffffu : ~bits); };
+  const float best = float_of(best_bits);
 
   // One thread of the cluster ends here with the token.
   auto finish = [&](int id, bool drawn) {
@@ -242,9 +254,28 @@ const BODY: &str = r#"
 
   // A token's place in the order: even steps below the best, then logit and id.
   auto below = [&](float v) { return (v - best) / temperature; };
-  auto steps_of = [&](float v) { return (u32)(fminf(-below(v) * STEPS, MOST_STEPS) * 1048576.0f); };
+  const float range = fminf(fmaxf(-below(float_of(lowest)), 1e-30f), RANGE), steps = 1024.0f / range;
+  auto steps_of = [&](float v) { return (u32)(fminf(-below(v) * steps, MOST_STEPS) * 1048576.0f); };
   auto key_of = [&](float v, int i) { return (u64)(~ordered(v)) << ID_BITS | (u32)i; };
   auto weight_of = [&](double w) { return __double2ull_rn(w * (double)(1ull << WEIGHT_BITS)); };
+
+  // Puts a token into a bin; all lanes of a warp together. Where many logits are equal, a warp has
+  // one bin, which it visits once.
+  auto tally = [&](int turn, bool counts_here, int bin, u64 weight) {
+    const int common = __shfl_sync(~0u, bin, 0);
+    if (__all_sync(~0u, counts_here && bin == common)) {
+#pragma unroll
+      for (int o = 16; o; o >>= 1) weight += __shfl_xor_sync(~0u, weight, o);
+      if ((thread & 31) == 0) {
+        atomicAdd(&weights[turn][bin], weight);
+        atomicAdd(&counts[turn][bin], 32u);
+      }
+    } else if (counts_here) {
+      if (weight) atomicAdd(&weights[turn][bin], weight);
+      atomicAdd(&counts[turn][bin], 1u);
+    }
+    __syncwarp();
+  };
 
   // Adds up histogram `turn` of the cluster: each thread gets its bin's sums and those before it.
   auto add_up = [&](int turn, u64& weight, u64& reached, u32& count, u32& counted) {
@@ -263,15 +294,14 @@ const BODY: &str = r#"
 
   // The first digit, of all tokens.
   u64 likely = 0;  // weight of the tokens that min-p keeps
-  for (int i = first; i < VOCAB; i += SPLITS * 1024) {
-    const float v = logit_of(i);
-    if (ordered(v) <= LOWEST) continue;
-    const double exact = exp((double)below(v));
+  for (int start = rank * 1024; start < VOCAB; start += SPLITS * 1024) {
+    const int i = start + thread;
+    const float v = i < VOCAB ? logit_of(i) : 0.0f;
+    const bool here = i < VOCAB && ordered(v) > LOWEST;
+    const double exact = here ? exp((double)below(v)) : 0.0;
     const u64 weight = weight_of(exact);
-    const int bin = steps_of(v) >> (STEP_DIGITS - DIGIT);
-    if (weight) atomicAdd(&weights[0][bin], weight);
-    atomicAdd(&counts[0][bin], 1u);
-    if (exact >= (double)min_p) likely += weight;
+    tally(0, here, here ? steps_of(v) >> (STEP_DIGITS - DIGIT) : 0, weight);
+    if (here && exact >= (double)min_p) likely += weight;
   }
   if (min_p > 0.0f) {
 #pragma unroll
@@ -325,15 +355,19 @@ const BODY: &str = r#"
       counts[turn][thread] = 0;
       __syncthreads();
       width = min(DIGIT, key_shift);
-      for (int i = first; i < VOCAB; i += SPLITS * 1024) {
-        const float v = logit_of(i);
-        if (ordered(v) <= LOWEST || !inside(v, i)) continue;
-        const u64 w = weight_of(exp((double)below(v)));
-        const int bin = step_digits < STEP_DIGITS
-                            ? (steps_of(v) >> (STEP_DIGITS - DIGIT - step_digits)) & (BINS - 1)
-                            : (int)((key_of(v, i) >> (key_shift - width)) & ((1u << width) - 1));
-        if (w) atomicAdd(&weights[turn][bin], w);
-        atomicAdd(&counts[turn][bin], 1u);
+      for (int start = rank * 1024; start < VOCAB; start += SPLITS * 1024) {
+        const int i = start + thread;
+        const float v = i < VOCAB ? logit_of(i) : 0.0f;
+        const bool here = i < VOCAB && ordered(v) > LOWEST && inside(v, i);
+        u64 w = 0;
+        int bin = 0;
+        if (here) {
+          w = weight_of(exp((double)below(v)));
+          bin = step_digits < STEP_DIGITS
+                    ? (steps_of(v) >> (STEP_DIGITS - DIGIT - step_digits)) & (BINS - 1)
+                    : (int)((key_of(v, i) >> (key_shift - width)) & ((1u << width) - 1));
+        }
+        tally(turn, here, bin, w);
       }
       add_up(turn, weight, reached, count, counted);
     }

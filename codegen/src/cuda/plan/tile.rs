@@ -7,15 +7,16 @@
 
 use rabitc_rbx::SmArch;
 
-use super::cost::Work;
+use super::cost::{SCHEDULERS, Work};
 use super::product::{Cut, Task};
 use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::layout::TILE_BYTES;
 
 /// Blocks of a cluster; larger clusters are not portable.
 const SPLITS: [usize; 4] = [8, 4, 2, 1];
-/// Blocks of a launch that are aimed at: half a large card, once and twice all of one.
-const BLOCKS: [usize; 5] = [64, 96, 128, 192, 256];
+/// Blocks of a launch that are aimed at: part of a large card, once and twice all of one, as far as
+/// clusters can be placed there.
+const BLOCKS: [usize; 5] = [64, 96, 120, 192, 240];
 /// Warps of a block. An even number, so that a warp's row tiles are all of one segment where two
 /// are paired.
 const WARPS: [usize; 3] = [16, 8, 4];
@@ -23,10 +24,8 @@ const WARPS: [usize; 3] = [16, 8, 4];
 const SLOTS: [usize; 5] = [1, 2, 3, 4, 6];
 /// Bytes of signs of a block in flight at most.
 const IN_FLIGHT: usize = 160 << 10;
-/// Instructions that quantise 256 inputs of a path and token.
-const QUANTISE: usize = 170;
-/// Schedulers of a multiprocessor.
-const SCHEDULERS: usize = 4;
+/// Registers of a thread where two blocks share a multiprocessor, and where they need not.
+const REGISTERS: [usize; 2] = [64, 128];
 
 impl Cut for RbProduct {
     fn problem(&self) -> String {
@@ -61,7 +60,9 @@ impl Cut for RbProduct {
             bytes: sign_bytes + chunks * paths * paired * 512 + chunks * self.tokens * 1024,
             in_flight: (tile.warps * tile.slots.min(tiles_each) * chunks * paths * TILE_BYTES)
                 .min(sign_bytes),
-            prepare: units.div_ceil(tile.warps) * QUANTISE,
+            registers: REGISTERS[usize::from(self.tokens > 2)],
+            units: units.div_ceil(tile.warps),
+            items: (tile.row_tiles * 16 * self.tokens).div_ceil(tile.splits * tile.warps * 32),
             matrix: tiles_each * warps_each * chunks * paths * self.tokens * (self.planes / 8),
         }
     }

@@ -1,0 +1,294 @@
+//! The candidates of one product on a card: compiled, checked, timed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
+use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
+use rabitc_codegen::cuda::plan::product::Product;
+use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
+use rabitc_codegen::kernels::Float;
+use rabitc_runtime::cuda::driver::DeviceMemory;
+use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
+
+use super::problem::Problem;
+use crate::compile::gpu::{compile_all, kernel};
+
+/// Candidates that are measured at most: those that the cost model likes best.
+const MOST_CANDIDATES: usize = 48;
+/// Candidates that the model thinks this many times slower than its best are left out.
+const HOPELESS: f64 = 3.0;
+/// Every candidate is measured at least so often, however small the budget.
+const LEAST_ROUNDS: usize = 4;
+/// Rounds after which more say nothing new.
+const MOST_ROUNDS: usize = 400;
+/// Replays of the chain in one measurement.
+const REPLAYS: usize = 4;
+/// Launches of a chain: enough that its beginning does not count, and that signs come from memory.
+const LAUNCHES: std::ops::RangeInclusive<usize> = 24..=128;
+/// Bytes that a chain reads, as a multiple of the L2 cache.
+const CACHES: usize = 4;
+/// Copies of a layer start at multiples of this many bytes.
+const ALIGNMENT: usize = 256;
+/// Random bytes that stand for signs.
+const PATTERN: usize = 1 << 20;
+
+/// The times of one candidate, in nanoseconds a launch, in the order of the rounds.
+pub struct Samples {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Seconds by the cost model.
+    pub estimate: f64,
+    /// The times.
+    pub times: Vec<f64>,
+}
+
+/// A product's memory on a card, and its candidates.
+pub struct Bench<'a> {
+    bench: &'a Workbench,
+    product: &'a Product,
+    problem: Problem,
+    memory: Memory,
+    candidates: Vec<Ready>,
+    copies: usize,
+}
+
+struct Memory {
+    /// The layer's signs, and more of the same size.
+    signs: DeviceMemory,
+    g: DeviceMemory,
+    h: DeviceMemory,
+    x: DeviceMemory,
+    residual: DeviceMemory,
+    out: DeviceMemory,
+    state: DeviceMemory,
+}
+
+struct Ready {
+    tool: Tool,
+    params: Vec<String>,
+    grid: [u32; 3],
+    index: usize,
+}
+
+impl<'a> Bench<'a> {
+    /// Compiles the candidates, fills the card's memory and checks what every candidate computes.
+    ///
+    /// # Errors
+    /// A candidate that does not compile, spills or computes something else; memory that the card
+    /// does not have.
+    pub fn new(
+        bench: &'a Workbench,
+        compiler: &Compiler,
+        product: &'a Product,
+    ) -> Result<Bench<'a>> {
+        let problem = Problem::random(&product.task, 3)?;
+        let stride = stride(product);
+        let wanted = (CACHES * bench.device().info.l2).div_ceil(stride);
+        let copies = wanted.clamp(*LAUNCHES.start(), *LAUNCHES.end());
+        let memory = Memory::new(bench, compiler, product, &problem, copies)?;
+        let mut all = Bench {
+            bench,
+            product,
+            problem,
+            memory,
+            candidates: Vec::new(),
+            copies,
+        };
+        all.candidates = all.compile(compiler)?;
+        for ready in &all.candidates {
+            let name = || product.candidates[ready.index].spec.name();
+            all.check(ready).with_context(name)?;
+        }
+        Ok(all)
+    }
+
+    /// Measures candidates in turns, round after round, until `budget` is spent.
+    ///
+    /// # Errors
+    /// A device that was lost.
+    pub fn measure(&self, budget: Duration, tick: &mut dyn FnMut()) -> Result<Vec<Samples>> {
+        let start = Instant::now();
+        let chains = self.candidates.iter().map(|ready| {
+            let launches: Vec<_> = (0..self.copies).map(|n| self.launch(ready, n)).collect();
+            Ok(self.bench.record(&launches)?)
+        });
+        let chains = chains.collect::<Result<Vec<_>>>()?;
+        let mut samples: Vec<Samples> = self.candidates.iter().map(|c| self.samples(c)).collect();
+        for round in 0..MOST_ROUNDS {
+            if round >= LEAST_ROUNDS && start.elapsed() >= budget {
+                break;
+            }
+            for n in 0..chains.len() {
+                // Another one begins every time.
+                let n = (n + round) % chains.len();
+                let seconds = chains[n].seconds(REPLAYS)?;
+                samples[n].times.push(seconds * 1e9 / self.copies as f64);
+            }
+            tick();
+        }
+        Ok(samples)
+    }
+
+    fn samples(&self, ready: &Ready) -> Samples {
+        let candidate = &self.product.candidates[ready.index];
+        Samples {
+            kernel: candidate.spec.name(),
+            estimate: candidate.cost,
+            times: Vec::new(),
+        }
+    }
+
+    fn compile(&self, compiler: &Compiler) -> Result<Vec<Ready>> {
+        let (arch, candidates) = (self.product.arch, &self.product.candidates);
+        let limit = candidates[0].cost * HOPELESS;
+        let tried = candidates.iter().take(MOST_CANDIDATES);
+        let tried: Vec<_> = tried.take_while(|c| c.cost <= limit).collect();
+        let sources: Vec<Source> = tried.iter().map(|c| c.spec.source(arch)).collect();
+        let compiled = compile_all(compiler, &sources, arch)?;
+        let mut ready = Vec::new();
+        for (index, (source, compiled)) in sources.iter().zip(&compiled).enumerate() {
+            // The first is what is used without measurements.
+            if compiled.resources.spill_stores > 0 && index > 0 {
+                continue;
+            }
+            let tool = self
+                .bench
+                .load(&kernel(source, compiled), &compiled.cubin)?;
+            ready.push(Ready {
+                tool,
+                params: source.params.clone(),
+                grid: [tried[index].blocks as u32, 1, 1],
+                index,
+            });
+        }
+        Ok(ready)
+    }
+
+    /// A launch on copy `n` of the signs.
+    fn launch<'b>(&'b self, ready: &'b Ready, n: usize) -> Launch<'b> {
+        let memory = &self.memory;
+        let place = |name: &String| match &name[..] {
+            "signs" => (&memory.signs, n * stride(self.product)),
+            "g" => (&memory.g, 0),
+            "h" => (&memory.h, 0),
+            "x" => (&memory.x, 0),
+            "residual" => (&memory.residual, 0),
+            "state" => (&memory.state, 0),
+            // `out`, or `gated`; `check` notices whatever else it might be.
+            _ => (&memory.out, 0),
+        };
+        Launch {
+            tool: &ready.tool,
+            grid: ready.grid,
+            args: ready.params.iter().map(place).collect(),
+        }
+    }
+
+    fn check(&self, ready: &Ready) -> Result<()> {
+        let mut out = vec![f32::NAN; self.product.task.tokens * self.product.task.columns];
+        self.memory.out.write(0, bytemuck::cast_slice(&out))?;
+        self.bench.run(&[self.launch(ready, 0)])?;
+        self.memory
+            .out
+            .read(0, bytemuck::cast_slice_mut(&mut out))?;
+        match out.iter().position(|v| v.is_nan()) {
+            Some(n) => bail!("element {n} is not written"),
+            None => self.problem.check(&out),
+        }
+    }
+}
+
+/// Bytes from one copy of the signs to the next.
+fn stride(product: &Product) -> usize {
+    let bytes = product.task.layout.sign_bytes();
+    bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
+}
+
+impl Memory {
+    fn new(
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        problem: &Problem,
+        copies: usize,
+    ) -> Result<Memory> {
+        let task = &product.task;
+        let layout = &task.layout;
+        let sign_bytes = stride(product).checked_mul(copies);
+        let filled = |bytes: &[u8]| {
+            let memory = bench.memory(bytes.len())?;
+            if !bytes.is_empty() {
+                memory.write(0, bytes)?;
+            }
+            Ok::<_, anyhow::Error>(memory)
+        };
+        // Position, tokens, rows, capacity.
+        let tokens = task.tokens as u32;
+        let state = [0, tokens, tokens, 0];
+        let memory = Memory {
+            signs: bench.memory(sign_bytes.ok_or_else(|| anyhow!("too many signs"))?)?,
+            g: bench.memory(layout.scale_count() * 4)?,
+            h: bench.memory(layout.h_count() * 2)?,
+            x: filled(bytemuck::cast_slice(&problem.input()))?,
+            residual: filled(bytemuck::cast_slice(problem.residual()))?,
+            out: bench.memory(task.tokens * task.columns * 4)?,
+            state: filled(bytemuck::cast_slice(&state))?,
+        };
+        memory.fill(bench, compiler, product, problem)?;
+        Ok(memory)
+    }
+
+    /// Random signs everywhere, and the problem's layer in the first copy, as a model is loaded.
+    fn fill(
+        &self,
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        problem: &Problem,
+    ) -> Result<()> {
+        let (arch, layout) = (product.arch, &product.task.layout);
+        let (signs, g, h) = problem.stored();
+        let pattern: Vec<u8> = signs.iter().copied().cycle().take(PATTERN).collect();
+        for at in (0..self.signs.bytes()).step_by(PATTERN) {
+            let length = PATTERN.min(self.signs.bytes() - at);
+            self.signs.write(at, &pattern[..length])?;
+        }
+        let repack = RbRepack {
+            layout: layout.clone(),
+        };
+        let fold = RbFold {
+            layout: layout.clone(),
+            g: Float::F16,
+            h: Float::F16,
+            norm: None,
+        };
+        let sources = [repack.source(arch), fold.source(arch)];
+        let compiled = compile_all(compiler, &sources, arch)?;
+        let [stored_signs, stored_g, stored_h] = [
+            &signs[..],
+            bytemuck::cast_slice(&g),
+            bytemuck::cast_slice(h),
+        ]
+        .map(|bytes| {
+            let memory = bench.memory(bytes.len())?;
+            memory.write(0, bytes).map(|()| memory)
+        });
+        let (stored_signs, stored_g, stored_h) = (stored_signs?, stored_g?, stored_h?);
+        let h_steps = bench.memory(layout.h_count() * 2)?;
+        let places = [
+            vec![&stored_signs, &self.signs],
+            vec![&stored_g, &stored_h, &self.g, &self.h, &h_steps],
+        ];
+        let blocks = [repack.grid(), fold.grid()];
+        for (n, places) in places.into_iter().enumerate() {
+            let tool = bench.load(&kernel(&sources[n], &compiled[n]), &compiled[n].cubin)?;
+            bench.run(&[Launch {
+                tool: &tool,
+                grid: [blocks[n] as u32, 1, 1],
+                args: places.into_iter().map(|memory| (memory, 0)).collect(),
+            }])?;
+        }
+        Ok(())
+    }
+}
