@@ -7,6 +7,7 @@ pub mod cost;
 mod fuse;
 mod heads;
 mod lower;
+mod ops;
 pub mod product;
 mod residual_binary;
 mod table;
