@@ -29,8 +29,8 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     };
     // Better now than after a minute.
     Cache::load_or_new(&cache)?;
-    let compiler = Compiler::new()?;
     let bench = Workbench::open(ordinal)?;
+    let compiler = Compiler::new()?;
     let products = products(args, bench.device().info.arch)?;
     if products.is_empty() {
         bail!("{}: no layer is residual-binary", args.model.display());
