@@ -328,7 +328,9 @@ fn a_draw_is_a_pair_of_words_of_the_seeds_stream() {
     key[..8].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes());
     let mut stream = ChaCha8Rng::from_seed(key);
     for _ in 0..40 {
-        let (low, high) = (stream.next_u32(), stream.next_u32());
+        // By its path: the prelude has a trait of the same name.
+        let mut word = || rand_chacha::rand_core::RngCore::next_u32(&mut stream);
+        let (low, high) = (word(), word());
         let share = (u64::from(high) << 21 | u64::from(low) >> 11) as f64 / (1u64 << 53) as f64;
         // Of n equal weights, the first whose running sum reaches the share.
         let expected = ((share * 65536.0).ceil() as u32).max(1) - 1;
