@@ -1,6 +1,4 @@
-//! The candidates of one product on a card: compiled, checked, timed.
-
-use std::time::{Duration, Instant};
+//! The candidates of one product on a card: compiled, checked, ready to be launched.
 
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
@@ -18,30 +16,10 @@ use crate::compile::gpu::{compile_all, kernel};
 const MOST_CANDIDATES: usize = 48;
 /// Candidates that the model thinks this many times slower than its best are left out.
 const HOPELESS: f64 = 3.0;
-/// Every candidate is measured at least so often, however small the budget.
-const LEAST_ROUNDS: usize = 4;
-/// Rounds after which more say nothing new.
-const MOST_ROUNDS: usize = 400;
-/// Replays of the chain in one measurement.
-const REPLAYS: usize = 4;
-/// Launches of a chain: enough that its beginning does not count, and that signs come from memory.
-const LAUNCHES: std::ops::RangeInclusive<usize> = 24..=128;
-/// Bytes that a chain reads, as a multiple of the L2 cache.
-const CACHES: usize = 4;
 /// Copies of a layer start at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 /// Random bytes that stand for signs.
 const PATTERN: usize = 1 << 20;
-
-/// The times of one candidate, in nanoseconds a launch, in the order of the rounds.
-pub struct Samples {
-    /// The kernel's name.
-    pub kernel: String,
-    /// Seconds by the cost model.
-    pub estimate: f64,
-    /// The times.
-    pub times: Vec<f64>,
-}
 
 /// A product's memory on a card, and its candidates.
 pub struct Bench<'a> {
@@ -50,7 +28,6 @@ pub struct Bench<'a> {
     problem: Problem,
     memory: Memory,
     candidates: Vec<Ready>,
-    copies: usize,
 }
 
 struct Memory {
@@ -72,7 +49,8 @@ struct Ready {
 }
 
 impl<'a> Bench<'a> {
-    /// Compiles the candidates, fills the card's memory and checks what every candidate computes.
+    /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
+    /// what every candidate computes.
     ///
     /// # Errors
     /// A candidate that does not compile, spills or computes something else; memory that the card
@@ -81,11 +59,9 @@ impl<'a> Bench<'a> {
         bench: &'a Workbench,
         compiler: &Compiler,
         product: &'a Product,
+        copies: usize,
     ) -> Result<Bench<'a>> {
         let problem = Problem::random(&product.task, 3)?;
-        let stride = stride(product);
-        let wanted = (CACHES * bench.device().info.l2).div_ceil(stride);
-        let copies = wanted.clamp(*LAUNCHES.start(), *LAUNCHES.end());
         let memory = Memory::new(bench, compiler, product, &problem, copies)?;
         let mut all = Bench {
             bench,
@@ -93,50 +69,24 @@ impl<'a> Bench<'a> {
             problem,
             memory,
             candidates: Vec::new(),
-            copies,
         };
         all.candidates = all.compile(compiler)?;
-        for ready in &all.candidates {
-            let name = || product.candidates[ready.index].spec.name();
-            all.check(ready).with_context(name)?;
+        for candidate in 0..all.candidates() {
+            all.check(candidate)
+                .with_context(|| all.describe(candidate).0)?;
         }
         Ok(all)
     }
 
-    /// Measures candidates in turns, round after round, until `budget` is spent.
-    ///
-    /// # Errors
-    /// A device that was lost.
-    pub fn measure(&self, budget: Duration, tick: &mut dyn FnMut()) -> Result<Vec<Samples>> {
-        let start = Instant::now();
-        let chains = self.candidates.iter().map(|ready| {
-            let launches: Vec<_> = (0..self.copies).map(|n| self.launch(ready, n)).collect();
-            Ok(self.bench.record(&launches)?)
-        });
-        let chains = chains.collect::<Result<Vec<_>>>()?;
-        let mut samples: Vec<Samples> = self.candidates.iter().map(|c| self.samples(c)).collect();
-        for round in 0..MOST_ROUNDS {
-            if round >= LEAST_ROUNDS && start.elapsed() >= budget {
-                break;
-            }
-            for n in 0..chains.len() {
-                // Another one begins every time.
-                let n = (n + round) % chains.len();
-                let seconds = chains[n].seconds(REPLAYS)?;
-                samples[n].times.push(seconds * 1e9 / self.copies as f64);
-            }
-            tick();
-        }
-        Ok(samples)
+    /// How many candidates there are; the first is the cost model's choice.
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
     }
 
-    fn samples(&self, ready: &Ready) -> Samples {
-        let candidate = &self.product.candidates[ready.index];
-        Samples {
-            kernel: candidate.spec.name(),
-            estimate: candidate.cost,
-            times: Vec::new(),
-        }
+    /// A candidate's kernel, and its time by the cost model in seconds.
+    pub fn describe(&self, candidate: usize) -> (String, f64) {
+        let candidate = &self.product.candidates[self.candidates[candidate].index];
+        (candidate.spec.name(), candidate.cost)
     }
 
     fn compile(&self, compiler: &Compiler) -> Result<Vec<Ready>> {
@@ -165,9 +115,9 @@ impl<'a> Bench<'a> {
         Ok(ready)
     }
 
-    /// A launch on copy `n` of the signs.
-    fn launch<'b>(&'b self, ready: &'b Ready, n: usize) -> Launch<'b> {
-        let memory = &self.memory;
+    /// A launch of a candidate on copy `n` of the signs.
+    pub fn launch(&self, candidate: usize, n: usize) -> Launch<'_> {
+        let (memory, ready) = (&self.memory, &self.candidates[candidate]);
         let place = |name: &String| match &name[..] {
             "signs" => (&memory.signs, n * stride(self.product)),
             "g" => (&memory.g, 0),
@@ -185,10 +135,10 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn check(&self, ready: &Ready) -> Result<()> {
+    fn check(&self, candidate: usize) -> Result<()> {
         let mut out = vec![f32::NAN; self.product.task.tokens * self.product.task.columns];
         self.memory.out.write(0, bytemuck::cast_slice(&out))?;
-        self.bench.run(&[self.launch(ready, 0)])?;
+        self.bench.run(&[self.launch(candidate, 0)])?;
         self.memory
             .out
             .read(0, bytemuck::cast_slice_mut(&mut out))?;
@@ -200,7 +150,7 @@ impl<'a> Bench<'a> {
 }
 
 /// Bytes from one copy of the signs to the next.
-fn stride(product: &Product) -> usize {
+pub fn stride(product: &Product) -> usize {
     let bytes = product.task.layout.sign_bytes();
     bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
 }

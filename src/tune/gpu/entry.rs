@@ -35,9 +35,9 @@ pub struct GpuEntry {
 pub struct GpuCandidate {
     /// The kernel's name, which says how it is cut.
     pub kernel: String,
-    /// A launch, in a sequence of launches that read signs from memory.
+    /// A link of a chain: every product of the program once, this one cut like this.
     pub time: Timing,
-    /// The cost model's estimate, in nanoseconds.
+    /// The cost model's estimate of a launch of this kernel, in nanoseconds.
     pub estimate_ns: f64,
 }
 

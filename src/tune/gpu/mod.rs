@@ -5,6 +5,7 @@
 //! go into the cache, from which `compile --tuned` chooses; [`tables`] has the choice.
 
 mod bench;
+mod chain;
 pub mod demand;
 pub mod entry;
 mod problem;
@@ -12,14 +13,15 @@ pub mod tables;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_runtime::cuda::driver::installed;
 use rabitc_runtime::cuda::workbench::Workbench;
 
 use super::cache::Timing;
-use bench::{Bench, Samples};
+use bench::Bench;
+use chain::Chain;
 use entry::{Gpu, GpuCandidate, GpuEntry};
 
 /// What is tuned, where, and for how long.
@@ -34,22 +36,26 @@ pub struct Request<'a> {
     pub budget: Duration,
 }
 
-/// What was found of one product.
+/// What was found of the products of one program.
 pub struct Tuned {
+    /// The products.
+    pub products: Vec<TunedProduct>,
+    /// Links of the chain in a run of the program: layers, where all are alike.
+    pub links: usize,
+    /// Median nanoseconds of a link, every product once: as the cost model cuts them, and as the
+    /// measurements do. Both were measured anew after all choices were made, so no choice was made
+    /// by these times.
+    pub link_ns: [f64; 2],
+    /// Bytes of signs that a link reads.
+    pub sign_bytes: usize,
+}
+
+/// What was found of one product.
+pub struct TunedProduct {
     /// What goes into the cache.
     pub entry: GpuEntry,
-    /// Launches of a run of the program that the product is for.
-    pub launches: usize,
-    /// Bytes of signs that a launch reads.
-    pub sign_bytes: usize,
-    /// Index of the fastest candidate.
+    /// Index of the fastest candidate. The first is the cost model's choice.
     pub best: usize,
-    /// Index of the cost model's choice.
-    pub model: usize,
-    /// How many times faster than the cost model's a measured choice is: chosen by one half of the
-    /// rounds and held against the other, since the fastest of several equals looks faster than it
-    /// is in the rounds that it was chosen by.
-    pub gain: f64,
 }
 
 /// Measures every product; `progress` is told which one, often.
@@ -58,43 +64,73 @@ pub struct Tuned {
 /// A candidate that does not compile or computes something else, or a device that was lost.
 pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> Result<Vec<Tuned>> {
     let start = Instant::now();
+    let mut programs: Vec<Vec<&Product>> = Vec::new();
+    for product in request.products {
+        match programs.last_mut() {
+            Some(last) if last[0].task.tokens == product.task.tokens => last.push(product),
+            _ => programs.push(vec![product]),
+        }
+    }
     let mut tuned = Vec::new();
-    for (n, product) in request.products.iter().enumerate() {
+    for (n, products) in programs.iter().enumerate() {
         let left = request.budget.saturating_sub(start.elapsed());
-        let share = left / (request.products.len() - n) as u32;
-        let mut tick = || progress(&product.problem, start.elapsed());
-        let samples = measure(request, product, share, &mut tick);
-        let samples = samples.with_context(|| product.problem.clone())?;
-        tuned.push(summarise(request, product, &samples)?);
+        let share = left / (programs.len() - n) as u32;
+        let mut tick = |problem: &str| progress(problem, start.elapsed());
+        tuned.push(program(request, products, share, &mut tick)?);
     }
     Ok(tuned)
 }
 
-fn measure(
+/// Chooses for one product after the other, then compares all choices with the cost model's.
+fn program(
     request: &Request<'_>,
-    product: &Product,
+    products: &[&Product],
     budget: Duration,
-    tick: &mut dyn FnMut(),
-) -> Result<Vec<Samples>> {
+    progress: &mut dyn FnMut(&str),
+) -> Result<Tuned> {
     let start = Instant::now();
-    let bench = Bench::new(request.bench, request.compiler, product)?;
-    tick();
-    bench.measure(budget.saturating_sub(start.elapsed()), tick)
+    let mut prepared = |p: &Product| progress(&p.problem);
+    let mut chain = Chain::new(request.bench, request.compiler, products, &mut prepared)?;
+    let mut found = Vec::new();
+    for (place, product) in products.iter().enumerate() {
+        // One share more for the comparison.
+        let left = budget.saturating_sub(start.elapsed());
+        let share = left / (products.len() - place + 1) as u32;
+        let times = chain.measure(place, share, &mut || progress(&product.problem))?;
+        let best = fastest(&times).ok_or_else(|| anyhow!("there is no candidate"))?;
+        chain.chosen[place] = best;
+        let entry = entry(request, product, chain.product(place), &times)?;
+        found.push(TunedProduct { entry, best });
+    }
+    let choices = [vec![0; products.len()], chain.chosen.clone()];
+    let left = budget.saturating_sub(start.elapsed());
+    let times = chain.compare(&choices, left, &mut || progress("all products"))?;
+    Ok(Tuned {
+        products: found,
+        links: products.iter().map(|p| p.launches).max().unwrap_or(1),
+        link_ns: [median(&times[0]), median(&times[1])],
+        sign_bytes: products.iter().map(|p| p.task.layout.sign_bytes()).sum(),
+    })
 }
 
-fn summarise(request: &Request<'_>, product: &Product, samples: &[Samples]) -> Result<Tuned> {
+fn entry(
+    request: &Request<'_>,
+    product: &Product,
+    bench: &Bench<'_>,
+    times: &[Vec<f64>],
+) -> Result<GpuEntry> {
     let info = &request.bench.device().info;
     let (major, minor) = installed()?.version;
-    let candidates = samples.iter().map(|s| {
+    let candidates = times.iter().enumerate().map(|(n, times)| {
+        let (kernel, estimate) = bench.describe(n);
         Some(GpuCandidate {
-            kernel: s.kernel.clone(),
-            time: Timing::of(&s.times)?,
-            estimate_ns: s.estimate * 1e9,
+            kernel,
+            time: Timing::of(times)?,
+            estimate_ns: estimate * 1e9,
         })
     });
     let candidates = candidates.collect::<Option<Vec<_>>>();
-    let candidates = candidates.ok_or_else(|| anyhow!("nothing was measured"))?;
-    let entry = GpuEntry {
+    Ok(GpuEntry {
         gpu: Gpu {
             gpu: info.name.clone(),
             arch: product.arch,
@@ -102,17 +138,7 @@ fn summarise(request: &Request<'_>, product: &Product, samples: &[Samples]) -> R
             generator: tables::generator(product),
         },
         problem: product.problem.clone(),
-        candidates,
-    };
-    let all: Vec<&[f64]> = samples.iter().map(|s| &s.times[..]).collect();
-    Ok(Tuned {
-        best: fastest(&all).ok_or_else(|| anyhow!("there is no candidate"))?,
-        // Candidates come in the order of their costs.
-        model: 0,
-        gain: gain(&all),
-        launches: product.launches,
-        sign_bytes: product.task.layout.sign_bytes(),
-        entry,
+        candidates: candidates.ok_or_else(|| anyhow!("nothing was measured"))?,
     })
 }
 
@@ -120,23 +146,8 @@ fn median(times: &[f64]) -> f64 {
     Timing::of(times).map_or(f64::INFINITY, |t| t.median_ns)
 }
 
-fn fastest(all: &[&[f64]]) -> Option<usize> {
-    (0..all.len()).min_by(|a, b| median(all[*a]).total_cmp(&median(all[*b])))
-}
-
-/// See [`Tuned::gain`]; the first is the cost model's choice.
-fn gain(all: &[&[f64]]) -> f64 {
-    let half = |n: usize, half: usize| -> Vec<f64> {
-        let rounds = all[n].iter().skip(half).step_by(2);
-        rounds.copied().collect()
-    };
-    let halves = [0, 1].map(|which| {
-        let chosen_by: Vec<Vec<f64>> = (0..all.len()).map(|n| half(n, which)).collect();
-        let chosen_by: Vec<&[f64]> = chosen_by.iter().map(Vec::as_slice).collect();
-        let chosen = fastest(&chosen_by).unwrap_or(0);
-        median(&half(0, 1 - which)) / median(&half(chosen, 1 - which))
-    });
-    (halves[0] * halves[1]).sqrt()
+fn fastest(all: &[Vec<f64>]) -> Option<usize> {
+    (0..all.len()).min_by(|a, b| median(&all[*a]).total_cmp(&median(&all[*b])))
 }
 
 #[cfg(test)]
@@ -144,11 +155,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn luck_is_no_gain() {
-        let lucky: [&[f64]; 2] = [&[1.0, 2.0, 1.0, 2.0], &[2.0, 1.0, 2.0, 1.0]];
-        assert!(gain(&lucky) < 1.0);
-        let faster: [&[f64]; 2] = [&[3.0; 4], &[2.0; 4]];
-        assert_eq!((gain(&faster), fastest(&faster)), (1.5, Some(1)));
-        assert_eq!((gain(&faster[..1]), fastest(&[])), (1.0, None));
+    fn the_least_median_is_fastest() {
+        let all = [vec![3.0; 3], vec![9.0, 2.0, 2.0], vec![1.0, 4.0, 4.0]];
+        assert_eq!((fastest(&all), fastest(&[])), (Some(1), None));
     }
 }

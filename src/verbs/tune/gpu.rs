@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rabitc::tune::cache::{Cache, default_path};
 use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
-use rabitc::tune::gpu::{Request, Tuned, tune};
+use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
 use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_rbx::{Artifact, SmArch};
@@ -47,7 +47,8 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
         bar.set_message(problem.to_owned());
     })?;
     bar.finish_and_clear();
-    Cache::add_gpus(&cache, tuned.iter().map(|t| t.entry.clone()).collect())?;
+    let entries = tuned.iter().flat_map(|t| &t.products);
+    Cache::add_gpus(&cache, entries.map(|p| p.entry.clone()).collect())?;
     match args.json {
         true => ui::print_json(&json(&tuned, &cache)),
         false => ui::print(&text(&tuned, &bench, &compiler, &cache)),
@@ -70,46 +71,58 @@ fn products(args: &Args, arch: SmArch) -> Result<Vec<Product>> {
     }
 }
 
-/// Median times of the cost model's choice and of the fastest, in nanoseconds.
-fn times(tuned: &Tuned) -> [f64; 2] {
-    [tuned.model, tuned.best].map(|n| tuned.entry.candidates[n].time.median_ns)
+/// How a candidate is cut: what its kernel's name adds to the product's.
+fn tile(product: &TunedProduct, candidate: usize) -> String {
+    let kernel = &product.entry.candidates[candidate].kernel;
+    let tile = kernel.strip_prefix(&product.entry.problem);
+    tile.unwrap_or(kernel).trim_start_matches('_').to_owned()
 }
 
 fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
-    let mut table = Table::new(&[
+    let mut products = Table::new(&[
         ("product", Align::Left),
-        ("launches", Align::Right),
         ("candidates", Align::Right),
-        ("cost model, µs", Align::Right),
-        ("tuned, µs", Align::Right),
+        ("cost model", Align::Left),
+        ("µs a link", Align::Right),
+        ("tuned", Align::Left),
+        ("µs a link", Align::Right),
+    ]);
+    let mut programs = Table::new(&[
+        ("products", Align::Right),
+        ("links", Align::Right),
+        ("cost model, µs a link", Align::Right),
+        ("tuned, µs a link", Align::Right),
         ("gain", Align::Right),
         ("GB/s", Align::Right),
-        ("tile", Align::Left),
     ]);
     for t in tuned {
-        let [model, best] = times(t);
-        let kernel = &t.entry.candidates[t.best].kernel;
-        let tile = kernel.strip_prefix(&t.entry.problem).unwrap_or(kernel);
-        table.row([
-            t.entry.problem.clone(),
-            t.launches.to_string(),
-            t.entry.candidates.len().to_string(),
+        for p in &t.products {
+            let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
+            products.row([
+                p.entry.problem.clone(),
+                p.entry.candidates.len().to_string(),
+                tile(p, 0),
+                format!("{:.2}", time(0)),
+                tile(p, p.best),
+                format!("{:.2}", time(p.best)),
+            ]);
+        }
+        let [model, best] = t.link_ns;
+        programs.row([
+            t.products.len().to_string(),
+            t.links.to_string(),
             format!("{:.2}", model / 1e3),
             format!("{:.2}", best / 1e3),
-            format!("{:.3}×", t.gain),
+            format!("{:.3}×", model / best),
             digits(t.sign_bytes as f64 / best),
-            tile.trim_start_matches('_').to_owned(),
         ]);
     }
-    let [model, best, checked] = totals(tuned);
     let info = &bench.device().info;
     format!(
-        "{table}\nAll launches: {} µs by the cost model, {} µs tuned, cross-checked gain {:.3}×.\n\
-         {} ({}), {}; signs from memory, launch after launch.\n\
+        "{products}\n{programs}\n\
+         A link is every product of a program once, with signs from memory. Gains are measured after \
+         the choice.\n{} ({}), {}.\n\
          All times are in {}: `rabitc compile --tuned` uses them.\n",
-        digits(model / 1e3),
-        digits(best / 1e3),
-        model / checked,
         info.name,
         info.arch,
         compiler.describe(),
@@ -117,39 +130,24 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
     )
 }
 
-/// Sums over all launches in nanoseconds: by the cost model, by the fastest candidates, and by the
-/// gain that a choice has in rounds that it was not chosen by.
-fn totals(tuned: &[Tuned]) -> [f64; 3] {
-    let mut totals = [0.0; 3];
-    for t in tuned {
-        let launches = t.launches as f64;
-        let [model, best] = times(t);
-        let sums = [model, best, model / t.gain];
-        for (total, time) in totals.iter_mut().zip(sums) {
-            *total += launches * time;
-        }
-    }
-    totals
-}
-
 fn json(tuned: &[Tuned], cache: &Path) -> Value {
-    let products = tuned.iter().map(|t| {
+    let product = |p: &TunedProduct| {
         json!({
-            "problem": t.entry.problem,
-            "gpu": t.entry.gpu,
-            "launches": t.launches,
-            "candidates": t.entry.candidates,
-            "cost_model": t.entry.candidates[t.model].kernel,
-            "tuned": t.entry.candidates[t.best].kernel,
-            "gain": t.gain,
+            "problem": p.entry.problem,
+            "gpu": p.entry.gpu,
+            "candidates": p.entry.candidates,
+            "cost_model": p.entry.candidates[0].kernel,
+            "tuned": p.entry.candidates[p.best].kernel,
+        })
+    };
+    let programs = tuned.iter().map(|t| {
+        json!({
+            "products": t.products.iter().map(product).collect::<Vec<_>>(),
+            "links": t.links,
+            "cost_model_ns": t.link_ns[0],
+            "tuned_ns": t.link_ns[1],
+            "gain": t.link_ns[0] / t.link_ns[1],
         })
     });
-    let [model, best, checked] = totals(tuned);
-    json!({
-        "products": products.collect::<Vec<_>>(),
-        "cost_model_ns": model,
-        "tuned_ns": best,
-        "gain": model / checked,
-        "cache": cache,
-    })
+    json!({"programs": programs.collect::<Vec<_>>(), "cache": cache})
 }

@@ -83,7 +83,7 @@ pub fn unmeasured(_: &Product) -> Option<(usize, String)> {
 }
 
 /// What the choice rests on where nothing was measured.
-pub const COST_MODEL: &str = "cost model";
+pub const COST_MODEL: &str = "by the cost model";
 
 /// Chooses how `wanted` is cut; `None` if nothing fits the architecture.
 pub fn choose<T: Cut>(wanted: &T, arch: SmArch, measured: Measured) -> Option<(T, Product)> {
