@@ -9,7 +9,8 @@ use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::linear::{Linear, Norm, Weight};
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prefill::RbPrefill;
-use rabitc_codegen::cuda::kernels::rb_prepare::{Before, RbPrepare};
+use rabitc_codegen::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
+use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::kernels::read_memory::ReadMemory;
@@ -249,7 +250,9 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
             Box::new(RbPrepare {
                 d_in: 4096,
                 x_stride: 4096,
+                x_aligned: true,
                 before: Before::Norm(1e-5),
+                order: Order::Units(256),
             }),
         ),
         (
@@ -257,7 +260,9 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
             Box::new(RbPrepare {
                 d_in: 301,
                 x_stride: 602,
+                x_aligned: false,
                 before: Before::Gate(Activation::GeluTanh, 602),
+                order: Order::Tokens,
             }),
         ),
         (
@@ -282,6 +287,42 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 layout: odd,
                 residual: Some(42),
                 by_rows: false,
+            }),
+        ),
+        (
+            "prompt_qkv",
+            Box::new(RbPrefillWgmma {
+                layout: llama(&[4096; 3], 4096, false),
+                finish: Finish::Store,
+                tokens: 256,
+                by_rows: false,
+            }),
+        ),
+        (
+            "prompt_gate_up",
+            Box::new(RbPrefillWgmma {
+                layout: llama(&[11008; 2], 4096, true),
+                finish: Finish::Gate(Activation::Silu),
+                tokens: 256,
+                by_rows: false,
+            }),
+        ),
+        (
+            "prompt_down",
+            Box::new(RbPrefillWgmma {
+                layout: llama(&[4096], 11008, false),
+                finish: Finish::Residual(4096),
+                tokens: 128,
+                by_rows: false,
+            }),
+        ),
+        (
+            "prompt_odd",
+            Box::new(RbPrefillWgmma {
+                layout: layout(&[37, 5], 301, 5, false),
+                finish: Finish::Store,
+                tokens: 128,
+                by_rows: true,
             }),
         ),
         (
@@ -324,6 +365,16 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 head_dim: 38,
                 window: 9,
                 softcap: 5.0,
+            }),
+        ),
+        (
+            "attention_prefill_wide",
+            Box::new(AttentionPrefill {
+                n_heads: 4,
+                n_kv_heads: 1,
+                head_dim: 256,
+                window: 512,
+                softcap: 0.0,
             }),
         ),
         (
@@ -443,6 +494,10 @@ fn every_kernel_compiles_for_every_architecture_and_none_spills() {
     let Some(compiler) = compiler() else { return };
     for (name, spec) in cases() {
         for arch in ["sm_80", "sm_89", SM_90].map(|a| a.parse::<SmArch>().unwrap()) {
+            // What is only for architectures with clusters.
+            if name.starts_with("prompt") && !arch.has_clusters() {
+                continue;
+            }
             let source = spec.source(arch);
             let compiled = compiler
                 .compile(&source, arch)

@@ -206,9 +206,9 @@ impl CudaSession {
         &self.model
     }
 
-    /// The launches of the program for one token.
-    pub(super) fn launches(&self) -> &[ReadyLaunch] {
-        self.programs.first().map_or(&[], |p| &p.launches)
+    /// The launches of a program.
+    pub(super) fn launches(&self, program: usize) -> &[ReadyLaunch] {
+        self.programs.get(program).map_or(&[], |p| &p.launches)
     }
 
     /// Addresses of 8 bytes that the host may write, and of a word after them.

@@ -114,8 +114,8 @@ impl Lowering<'_> {
         args.extend(caches);
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
         let blocks = [
-            here.blocks(QUERIES as u32),
             Blocks::Fixed(op.n_heads as u32),
+            here.blocks(QUERIES as u32),
             Blocks::ONE,
         ];
         self.launch(here, spec, blocks, args);

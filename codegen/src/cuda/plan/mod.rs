@@ -33,7 +33,7 @@ pub struct Mode {
 }
 
 /// The programs of a target.
-pub const MODES: [Mode; 3] = [
+pub const MODES: [Mode; 4] = [
     Mode {
         name: "decode",
         max_tokens: 1,
@@ -47,6 +47,11 @@ pub const MODES: [Mode; 3] = [
     Mode {
         name: "prefill",
         max_tokens: 512,
+        many: true,
+    },
+    Mode {
+        name: "prompt",
+        max_tokens: 2048,
         many: true,
     },
 ];
