@@ -355,6 +355,18 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 head_dim: 128,
                 window: 0,
                 softcap: 0.0,
+                filled: true,
+            }),
+        ),
+        (
+            "attention_prefill_512",
+            Box::new(AttentionPrefill {
+                n_heads: 32,
+                n_kv_heads: 8,
+                head_dim: 128,
+                window: 0,
+                softcap: 0.0,
+                filled: false,
             }),
         ),
         (
@@ -365,6 +377,7 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 head_dim: 38,
                 window: 9,
                 softcap: 5.0,
+                filled: false,
             }),
         ),
         (
@@ -375,6 +388,7 @@ fn cases() -> Vec<(&'static str, Box<dyn CudaSpec>)> {
                 head_dim: 256,
                 window: 512,
                 softcap: 0.0,
+                filled: false,
             }),
         ),
         (

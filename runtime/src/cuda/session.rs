@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rabitc_rbx::Manifest;
 use rabitc_rbx::gpu::{GpuArg, GpuProgram, GpuStep, RopeTable};
+use rabitc_rbx::{GpuTarget, Manifest};
 
 use super::driver::DeviceMemory;
 use super::graph::Graph;
@@ -82,7 +82,7 @@ impl CudaSession {
             inputs: Vec::new(),
             model: Arc::clone(&model),
         };
-        for program in &target.programs {
+        for program in needed(target, capacity) {
             let ready = session.ready(program)?;
             session.programs.push(ready);
         }
@@ -325,11 +325,21 @@ impl Drop for CudaSession {
     }
 }
 
+/// The programs that a session of so many positions can use: no more than one takes them all.
+fn needed(target: &GpuTarget, capacity: usize) -> &[GpuProgram] {
+    let enough = target
+        .programs
+        .iter()
+        .position(|p| p.max_tokens >= capacity);
+    &target.programs[..enough.map_or(target.programs.len(), |i| i + 1)]
+}
+
 impl Places {
     /// `None` if the sizes overflow.
-    fn new(manifest: &Manifest, target: &rabitc_rbx::GpuTarget, capacity: usize) -> Option<Places> {
-        let most = target.programs.iter().map(|p| p.max_tokens).max()?;
-        let arena = target.programs.iter().map(|p| p.arena_bytes).max()?;
+    fn new(manifest: &Manifest, target: &GpuTarget, capacity: usize) -> Option<Places> {
+        let programs = || needed(target, capacity).iter();
+        let most = programs().map(|p| p.max_tokens).max()?;
+        let arena = programs().map(|p| p.arena_bytes).max()?;
         let mut end = 0usize;
         let mut reserve = |bytes: usize| {
             let start = end;

@@ -22,20 +22,32 @@ pub struct AttentionPrefill {
     pub window: usize,
     /// Bound of the scores; 0 for none.
     pub softcap: f32,
+    /// Whether there are blocks for every multiprocessor twice.
+    pub filled: bool,
 }
 
 /// Tokens of a block.
 pub const QUERIES: usize = 128;
+/// Multiprocessors of a large card.
+const MULTIPROCESSORS: usize = 132;
+
+impl AttentionPrefill {
+    /// [`AttentionPrefill::filled`] for so many heads and tokens.
+    pub fn fills(n_heads: usize, tokens: usize) -> bool {
+        n_heads * tokens.div_ceil(QUERIES) >= 2 * MULTIPROCESSORS
+    }
+}
 
 impl CudaSpec for AttentionPrefill {
     fn name(&self) -> String {
         format!(
-            "attention_prefill_h{}_{}x{}_w{}_c{:08x}",
+            "attention_prefill_h{}_{}x{}_w{}_c{:08x}{}",
             self.n_heads,
             self.n_kv_heads,
             self.head_dim,
             self.window,
-            self.softcap.to_bits()
+            self.softcap.to_bits(),
+            if self.filled { "_filled" } else { "" }
         )
     }
 
@@ -47,7 +59,7 @@ impl CudaSpec for AttentionPrefill {
         // Instructions along the queries of a warp: two need two blocks a multiprocessor, which
         // hide each other's waits.
         let (tall, positions) = match narrow {
-            true if 2 * shared(64) <= most => (2, 64),
+            true if self.filled && 2 * shared(64) <= most => (2, 64),
             true if shared(64) <= most => (1, 64),
             _ if shared(32) <= most => (1, 32),
             _ => (1, 16),

@@ -109,6 +109,7 @@ impl Lowering<'_> {
             head_dim: op.head_dim,
             window: op.window,
             softcap: op.softcap,
+            filled: AttentionPrefill::fills(op.n_heads, self.mode.max_tokens),
         };
         let mut args = vec![Operand::to(queries)];
         args.extend(caches);

@@ -1,7 +1,7 @@
 //! The plan of a GPU target: graph nodes become kernel launches in one order, buffers get places.
 //!
-//! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
-//! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
+//! Four programs come from one graph: `decode` for one token, `few` for up to 8, which share the
+//! kernels that are bound by memory, and `prefill` and `prompt` for blocks of tokens, on matrix units.
 
 mod fuse;
 mod heads;
