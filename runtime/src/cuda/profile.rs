@@ -30,8 +30,8 @@ pub struct Profile {
     pub parts: Vec<Part>,
 }
 
-/// Replays of one measurement.
-const REPLAYS: usize = 20;
+/// Replays of one measurement, of few tokens and of many.
+const REPLAYS: [usize; 2] = [20, 4];
 /// Measurements, of which the median counts.
 const ROUNDS: usize = 7;
 
@@ -97,7 +97,9 @@ impl CudaSession {
         Ok(Part {
             name,
             launches: launches.len(),
-            microseconds: median_time(&model.device, &|| graph.run())? * 1e6,
+            microseconds: median_time(&model.device, REPLAYS[usize::from(tokens > 8)], &|| {
+                graph.run()
+            })? * 1e6,
             bytes,
         })
     }
@@ -111,7 +113,7 @@ impl CudaSession {
         let (count, out) = self.scratch();
         self.write_scratch(&((bytes / 16) as u64).to_le_bytes())?;
         let probe = &model.kernels[target.probe];
-        let seconds = median_time(&model.device, &|| {
+        let seconds = median_time(&model.device, REPLAYS[0], &|| {
             probe.launch([blocks, 1, 1], &[address, count, out])
         })?;
         Ok(bytes as f64 / seconds)
@@ -119,16 +121,20 @@ impl CudaSession {
 }
 
 /// Seconds that one run of `work` takes when runs follow each other.
-fn median_time(device: &Device, work: &dyn Fn() -> Result<(), Error>) -> Result<f64, Error> {
+fn median_time(
+    device: &Device,
+    replays: usize,
+    work: &dyn Fn() -> Result<(), Error>,
+) -> Result<f64, Error> {
     let (start, end) = (Event::new()?, Event::new()?);
     work()?;
     let mut seconds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         start.record(device)?;
-        (0..REPLAYS).try_for_each(|_| work())?;
+        (0..replays).try_for_each(|_| work())?;
         end.record(device)?;
         device.synchronize()?;
-        seconds.push(start.seconds_until(&end)? / REPLAYS as f64);
+        seconds.push(start.seconds_until(&end)? / replays as f64);
     }
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[ROUNDS / 2])

@@ -162,6 +162,9 @@ pub const BODY: &str = r#"
   wait_for_previous();
   const int tokens = state->$COUNT, tiles = ROW_GROUPS * ((tokens + TOKENS - 1) / TOKENS);
 
+  // The first row tile of the block, and the warp's; a warp past the end does what the last one does.
+  auto block_tile = [&](int tile) { return (tile % ROW_GROUPS * BLOCKS + rank) * WARPS; };
+  auto tile_of = [&](int tile) { return min(block_tile(tile) + warp, ALL_TILES - 1); };
   // One thread fetches, AHEAD stages before they are multiplied, across tiles.
   struct { int tile, n, stage; u32 phase; } ahead = {cluster, 0, 0, 1};
   auto fetch_ahead = [&]() {
@@ -170,7 +173,7 @@ pub const BODY: &str = r#"
     barrier_expect(full + ahead.stage, STAGE_BYTES + H_BYTES);
     fetch(staged + ahead.stage * STAGE_BYTES, x + ((size_t)(ahead.tile / ROW_GROUPS) * ALL_STAGES + ahead.n) * STAGE_BYTES,
           STAGE_BYTES / BLOCKS, rank, full + ahead.stage);
-    const int segment = first_segment_of((ahead.tile % ROW_GROUPS * BLOCKS + rank) * WARPS);
+    const int segment = first_segment_of(block_tile(ahead.tile));
 #pragma unroll
     for (int s = 0; s < BLOCK_SEGMENTS; s++)
       copy_bulk(scales + ahead.stage * H_BYTES + s * PATHS * 128, h_steps + ((size_t)(segment + s) * ALL_STAGES + ahead.n) * PATHS * 128,
@@ -182,7 +185,6 @@ pub const BODY: &str = r#"
     for (int s = 0; s < AHEAD; s++) fetch_ahead();
   __syncwarp();
 
-  auto tile_of = [&](int tile) { return min((tile % ROW_GROUPS * BLOCKS + rank) * WARPS + warp, ALL_TILES - 1); };
   int stage = 0;
   u32 phase = 0;
   Lane own;
@@ -191,7 +193,7 @@ pub const BODY: &str = r#"
   for (int tile = cluster; tile < tiles; tile += clusters) {
     const int row_tile = tile_of(tile);
     own.signs = signs_of(signs, row_tile, lane);
-    load_rows(own, g, first_segment_of(row_tile - warp), row_tile, lane);
+    load_rows(own, g, first_segment_of(block_tile(tile)), row_tile, lane);
     float sum[TOKENS / 2];
 #pragma unroll
     for (int i = 0; i < TOKENS / 2; i++) sum[i] = 0.0f;
@@ -220,7 +222,7 @@ pub const BODY: &str = r#"
     multiplied<0>();
     if (lane < BLOCKS) barrier_arrive(empty + before, lane);
     hold(sum);
-    if ((tile % ROW_GROUPS * BLOCKS + rank) * WARPS + warp >= ALL_TILES) continue;
+    if (block_tile(tile) + warp >= ALL_TILES) continue;
     const Rows rows = rows_of(GATE ? row_tile & ~1 : row_tile);
     const int row = rows.first + (lane >> 2) + (GATE ? (row_tile & 1) * 8 : 0), column = rows.column + row;
     const int first_token = tile / ROW_GROUPS * TOKENS + (lane & 3) * 2;
