@@ -21,7 +21,7 @@ use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::{PadColumns, Slice};
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
 use rabitc_ir::ops::sums::{SumRows, WeightedSum};
-use rabitc_ir::{DType, Type};
+use rabitc_ir::{DType, Data, Type};
 
 use super::Operand::{self, Columns, Float, Ints, Node};
 use super::Subject;
@@ -174,6 +174,12 @@ proptest! {
         subject.node(EffectiveWeight { derive, frozen }, &operands);
         operands.insert(0, Float(shape));
         subject.node(EffectiveScaleGrad { derive, frozen }, &operands);
+        // The sign of either zero is +1.
+        for (name, value) in &mut subject.store {
+            if let (Data::F32(data), false) = (&mut value.data, name == "w" || name == "w.1") {
+                data.iter_mut().step_by(5).for_each(|x| *x = 0.0f32.copysign(*x));
+            }
+        }
         subject.check();
     }
 
@@ -202,5 +208,53 @@ proptest! {
         subject.node(op, &[columns(n_heads), k.clone(), columns(n_kv_heads)]);
         subject.node(lse, &[columns(n_heads), k]);
         subject.check();
+    }
+}
+
+/// Kernels clamp what they exponentiate. A NaN must get through all the same: training stops at a
+/// loss that is none.
+#[test]
+fn nan_gets_through() {
+    let (rows, head_dim, seq_len) = (6, 5, 6);
+    let nan = |subject: &mut Subject, name: &str, at: usize| {
+        let value = subject.store.get_mut(name).unwrap();
+        if let Data::F32(data) = &mut value.data {
+            data[at] = f32::NAN;
+        }
+    };
+    for softcap in [0.0, 3.0] {
+        let mut subject = Subject::new(6);
+        subject.tokens = rows;
+        let op = AttentionTrain {
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim,
+            scale: 1.0,
+            window: 0,
+            softcap,
+            seq_len,
+        };
+        let m = || Float(vec![rows, head_dim]);
+        subject.node(op, &[m(), m(), m()]);
+        nan(&mut subject, "w", 2 * head_dim);
+        let found = &subject.found(1)["attention_train"];
+        for (row, y) in found.floats().chunks(head_dim).enumerate() {
+            assert!(
+                y.iter().all(|y| y.is_nan() == (row == 2)),
+                "row {row}: {y:?}"
+            );
+        }
+    }
+    let mut subject = Subject::new(7);
+    let m = || Float(vec![3, 70]);
+    subject.node(KlDivergence {}, &[m(), m()]);
+    subject.node(CrossEntropy {}, &[m(), Ints(vec![1, 2, 3])]);
+    subject.node(Softcap { cap: 2.0 }, &[m()]);
+    subject.node(Round { to: DType::F16 }, &[m()]);
+    for name in ["w.1", "w.2", "w.3", "w.4"] {
+        nan(&mut subject, name, 66);
+    }
+    for (name, y) in subject.found(1) {
+        assert!(y.floats().iter().any(|y| y.is_nan()), "{name}");
     }
 }
