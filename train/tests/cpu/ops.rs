@@ -21,7 +21,7 @@ use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::{PadColumns, Slice};
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
 use rabitc_ir::ops::sums::{SumRows, WeightedSum};
-use rabitc_ir::{DType, Data, Type};
+use rabitc_ir::{DType, Data, Tensor, Type};
 
 use super::Operand::{self, Columns, Float, Ints, Node};
 use super::Subject;
@@ -256,5 +256,40 @@ fn nan_gets_through() {
     }
     for (name, y) in subject.found(1) {
         assert!(y.floats().iter().any(|y| y.is_nan()), "{name}");
+    }
+}
+
+/// Every value of each type, halfway to the next, and the numbers beside that.
+#[test]
+fn rounding_is_that_of_the_definition() {
+    for to in [DType::F16, DType::BF16] {
+        let value = |bits: u16| match to {
+            DType::F16 => half::f16::from_bits(bits).to_f32(),
+            _ => half::bf16::from_bits(bits).to_f32(),
+        };
+        let mut data = Vec::new();
+        for bits in 0..=u16::MAX {
+            let (x, next) = (value(bits), value(bits.wrapping_add(1)));
+            let between = ((f64::from(x) + f64::from(next)) / 2.0) as f32;
+            let beside = [-1i32, 0, 1].map(|d| between.to_bits().wrapping_add_signed(d));
+            data.push(x);
+            data.extend(beside.map(f32::from_bits));
+        }
+        let mut subject = Subject::new(0);
+        let shape = [512, data.len() / 512];
+        let x = subject.weight(&shape);
+        subject
+            .store
+            .insert("w".into(), Tensor::f32(&shape, data.clone()));
+        subject.node(Round { to }, &[Node(x)]);
+        let (expected, found) = (subject.expected(), subject.found(2));
+        let pairs = expected["round"]
+            .floats()
+            .iter()
+            .zip(found["round"].floats());
+        for (x, (y, z)) in data.iter().zip(pairs) {
+            let same = y.to_bits() == z.to_bits() || (y.is_nan() && z.is_nan());
+            assert!(same, "{x:e} to {to} is {z:e}, expected {y:e}");
+        }
     }
 }
