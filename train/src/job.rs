@@ -10,7 +10,7 @@ use crate::corpus::Corpus;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
 use crate::metrics::{StepRecord, ValidationRecord};
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::recipe::Recipe;
 use crate::store::{RunState, Saved};
 use crate::teacher::Teacher;
@@ -83,8 +83,14 @@ impl Job<'_> {
                 return Err(TrainError::Setting(what));
             }
         }
-        self.student
-            .map_or(Ok(()), |s| self.teacher.check_student(s))
+        if let Some(student) = self.student {
+            self.teacher.check_student(student)?;
+        }
+        // What no student can be made of is refused before anything is written.
+        for stage in recipe.stages() {
+            Plan::new(&self.teacher.graph, recipe, &stage)?;
+        }
+        Ok(())
     }
 
     /// The run in the folder that is to go on, if there is one.

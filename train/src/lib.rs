@@ -12,13 +12,15 @@
 //! - [`export`], [`report`](mod@report): what others make of it.
 //! - [`memory`], [`diagnostics`]: what a run takes, and what became of the paths.
 //! - [`engine`], [`interpreter`], [`adamw`]: the interface of engines, and the reference.
-//! - [`cpu`]: the engine on the processor.
+//! - [`cpu`]: the engine on the processor; `cuda`: the engine on NVIDIA GPUs (cargo feature `cuda`).
 
 pub mod adamw;
 pub mod batches;
 pub mod cores;
 pub mod corpus;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod diagnostics;
 pub mod engine;
 pub mod error;

@@ -10,17 +10,18 @@
 //! - `merge`: elementwise steps over the same operands become one.
 //! - [`precision`]: the element type of every stored value.
 //! - [`memory`]: lifetimes and places.
+//! - [`reference`]: what each step must compute.
 //! - [`step`]: what a plan is made of.
 
 mod expand;
 pub mod fuse;
 mod lower;
-mod lower_map;
 pub mod memory;
 mod merge;
 mod pairs;
 pub mod plan;
 pub mod precision;
+pub mod reference;
 pub mod step;
 
 pub use plan::{Options, plan};

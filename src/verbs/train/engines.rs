@@ -4,6 +4,7 @@ use anyhow::Result;
 use rabitc_ir::DType;
 use rabitc_runtime::Device;
 use rabitc_train::cpu::CpuEngine;
+use rabitc_train::cuda::CudaEngine;
 use rabitc_train::engine::{Engine, EngineError};
 use rabitc_train::interpreter::InterpreterEngine;
 use rabitc_train::job::Engines;
@@ -34,7 +35,7 @@ impl Engines for Chosen {
         match (self.reference, self.device) {
             (true, _) => Ok(Box::new(InterpreterEngine::new())),
             (_, Device::Cpu) => Ok(Box::new(CpuEngine::new(self.threads)?)),
-            (_, device) => Err(EngineError::new(format!("there is no engine for {device}"))),
+            (_, Device::Cuda(ordinal)) => Ok(Box::new(CudaEngine::new(ordinal)?)),
         }
     }
 

@@ -16,3 +16,4 @@ pub mod read_memory;
 pub mod rms_norm;
 pub mod rotate_append;
 pub mod select_rows;
+pub mod train;

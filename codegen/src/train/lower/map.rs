@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use rabitc_ir::ops::gate::Activation;
 use rabitc_ir::{DType, NodeId, Op};
 
-use super::fuse::is_elementwise;
-use super::lower::Lower;
-use super::step::{Map, Store, Term, View};
+use super::Lower;
 use crate::CodegenError;
+use crate::train::fuse::is_elementwise;
+use crate::train::step::{Map, Store, Term, View};
 
 /// A map that is being put together.
 #[derive(Default)]
@@ -62,6 +62,24 @@ impl MapBuilder {
         };
         self.known.insert(id, term);
         Ok(term)
+    }
+
+    /// Σ factor · part, and what is in `carry`.
+    pub fn sum(
+        &mut self,
+        lower: &mut Lower<'_>,
+        parts: &[(f32, NodeId)],
+        carry: Option<View>,
+    ) -> Result<usize, CodegenError> {
+        let mut terms = Vec::with_capacity(parts.len() + 1);
+        if let Some(view) = carry {
+            let operand = self.operand(view);
+            terms.push((1.0, self.term(Term::Load { operand })));
+        }
+        for (factor, part) in parts {
+            terms.push((*factor, self.read(lower, *part)?));
+        }
+        Ok(self.term(Term::Sum(terms)))
     }
 
     fn column(&mut self, view: View) -> usize {
