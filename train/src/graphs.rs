@@ -2,6 +2,8 @@
 //!
 //! In all of them the teacher's nodes and weights have [`TEACHER`] before their names.
 
+mod diversity;
+
 use rabitc_ir::ops::cross_entropy::CrossEntropy;
 use rabitc_ir::ops::elementwise::Mul;
 use rabitc_ir::ops::kl_divergence::KlDivergence;
@@ -133,12 +135,13 @@ fn labels(graph: &mut Graph) -> Result<NodeId, GraphError> {
     graph.add(&fresh, Input { name, ty }, &[])
 }
 
-/// One training step: outputs `loss`, its parts `kl`, `hidden` and, where it has a factor, `text`,
-/// and the gradients of the weights `trained`.
+/// One training step: outputs `loss`, its parts `kl`, `hidden` and, where they have factors, `text`
+/// and `diversity`, and the gradients of the weights `trained`.
 ///
-/// loss = KL(teacher ‖ student) + γ · hidden + α · text, where `hidden` is the mean over blocks of
-/// the squared error of the student's hidden state after the block, normalised as the recipe says,
-/// and `text` the cross-entropy with the text.
+/// loss = KL(teacher ‖ student) + γ · hidden + α · text + λ · diversity, where `hidden` is the mean
+/// over blocks of the squared error of the student's hidden state after the block, normalised as
+/// the recipe says, `text` the cross-entropy with the text, and `diversity` the mean over layers
+/// of the overlap of their paths' outputs.
 pub fn step(
     student: &Student,
     model: &Graph,
@@ -154,6 +157,10 @@ pub fn step(
         let labels = labels(graph)?;
         let text = graph.add("loss.text", CrossEntropy {}, &[pair.student, labels])?;
         terms.push(("text", recipe.loss.text, text));
+    }
+    if recipe.loss.diversity > 0.0 {
+        let overlap = diversity::diversity(graph, &student.layers)?;
+        terms.push(("diversity", recipe.loss.diversity, overlap));
     }
     let factors = terms.iter().map(|(_, factor, _)| *factor).collect();
     let parts: Vec<_> = terms.iter().map(|(_, _, id)| *id).collect();

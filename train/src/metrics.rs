@@ -58,6 +58,9 @@ pub struct StepRecord {
     /// The cross-entropy with the text, where it is a part of the loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<f64>,
+    /// The overlap of paths, where it is a part of the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<f64>,
     /// The gradient's norm before it was clipped.
     pub gradient_norm: f64,
     /// The learning rates of shared weights, scales and the rest.

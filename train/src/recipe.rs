@@ -106,6 +106,8 @@ pub struct Loss {
     pub hidden_norm: HiddenNorm,
     /// Factor on the cross-entropy with the text.
     pub text: f32,
+    /// λ: factor on the overlap of the outputs of a layer's paths.
+    pub diversity: f32,
 }
 
 /// The initialisation.
@@ -202,6 +204,7 @@ impl Recipe {
             ("the limit of the gradient's norm", o.clip),
             ("the factor on hidden states", self.loss.hidden),
             ("the factor on the text's loss", self.loss.text),
+            ("the factor on diversity", self.loss.diversity),
             ("the exponent of importance", self.initial.exponent),
         ];
         for (what, value) in not_negative {

@@ -252,6 +252,7 @@ impl<'a> Run<'a, '_> {
             kl: losses.kl,
             hidden: losses.hidden,
             text: losses.text,
+            diversity: losses.diversity,
             gradient_norm,
             rates,
             tokens: tokens * self.state.step,

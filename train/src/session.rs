@@ -26,6 +26,8 @@ pub struct Losses {
     pub hidden: f64,
     /// The cross-entropy with the text, where it is a part of the loss.
     pub text: Option<f64>,
+    /// The overlap of paths, where it is a part of the loss.
+    pub diversity: Option<f64>,
 }
 
 impl Losses {
@@ -34,8 +36,14 @@ impl Losses {
         self.loss += other.loss * share;
         self.kl += other.kl * share;
         self.hidden += other.hidden * share;
-        if let Some(text) = other.text {
-            *self.text.get_or_insert(0.0) += text * share;
+        let parts = [
+            (&mut self.text, other.text),
+            (&mut self.diversity, other.diversity),
+        ];
+        for (sum, part) in parts {
+            if let Some(part) = part {
+                *sum.get_or_insert(0.0) += part * share;
+            }
         }
     }
 }
@@ -106,7 +114,8 @@ impl<'a> Session<'a> {
                 loss: scalar(&outputs, "loss")?,
                 kl: scalar(&outputs, "kl")?,
                 hidden: scalar(&outputs, "hidden")?,
-                text: outputs.get("text").map(|t| f64::from(t.floats()[0])),
+                text: optional(&outputs, "text"),
+                diversity: optional(&outputs, "diversity"),
             };
             mean.add(losses, 1.0 / batches.len() as f64);
         }
@@ -159,6 +168,10 @@ impl<'a> Session<'a> {
     pub fn rates(&self, job: &Job<'_>, step: u64) -> Vec<f32> {
         plan::rates(job.recipe, job.recipe.rate(&self.plan.stage, step))
     }
+}
+
+fn optional(outputs: &BTreeMap<String, Tensor>, name: &str) -> Option<f64> {
+    outputs.get(name).map(|value| f64::from(value.floats()[0]))
 }
 
 fn scalar(outputs: &BTreeMap<String, Tensor>, name: &str) -> Result<f64, EngineError> {

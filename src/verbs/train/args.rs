@@ -182,6 +182,15 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub text_loss: f32,
+    /// Factor on the overlap of the outputs of each layer's paths, λ; costs a product a layer and
+    /// path more
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "X",
+        help_heading = "Training"
+    )]
+    pub diversity: f32,
     /// AdamW's decay of the first moment
     #[arg(
         long,
@@ -309,6 +318,7 @@ impl Args {
                 hidden: self.hidden,
                 hidden_norm: self.hidden_norm,
                 text: self.text_loss,
+                diversity: self.diversity,
             },
             weights: self.weights,
             checkpoint_activations: self.checkpoint_activations,

@@ -108,6 +108,7 @@ pub(crate) fn recipe() -> Recipe {
             hidden: 0.1,
             hidden_norm: HiddenNorm::Rows,
             text: 0.0,
+            diversity: 0.0,
         },
         weights: WeightType::F32,
         checkpoint_activations: false,

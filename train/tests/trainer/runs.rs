@@ -116,13 +116,21 @@ fn engines_agree() {
     recipe.steps = 3;
     recipe.initial.start = Start::Greedy;
     recipe.loss.text = 0.3;
+    recipe.loss.diversity = 0.2;
     recipe.accumulate = 2;
     let setting = Setting::new(&model, recipe);
     let losses = |engines: &dyn Engines| {
         let dir = tempfile::tempdir().unwrap();
         setting.run(dir.path(), false, engines).unwrap();
         let steps = records(dir.path()).into_iter().filter_map(|r| match r {
-            Record::Step(s) => Some([s.loss, s.kl, s.hidden, s.text.unwrap(), s.gradient_norm]),
+            Record::Step(s) => Some([
+                s.loss,
+                s.kl,
+                s.hidden,
+                s.text.unwrap(),
+                s.diversity.unwrap(),
+                s.gradient_norm,
+            ]),
             _ => None,
         });
         steps.collect::<Vec<_>>()
@@ -139,6 +147,29 @@ fn engines_agree() {
     for (a, b) in cpu.iter().zip(&reference) {
         assert!((a[0] - b[0]).abs() < 0.02 * b[0], "{cpu:?} {reference:?}");
     }
+}
+
+/// The overlap of paths is that of the comparison of the layers, and a factor on it lowers it.
+#[test]
+fn diversity_lowers_the_overlap_of_paths() {
+    let model = Model::new(11);
+    let correlation = |factor: f32| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe = recipe();
+        recipe.paths = 3;
+        recipe.loss.diversity = factor;
+        let setting = Setting::new(&model, recipe);
+        setting.run(dir.path(), false, &Cpu).unwrap();
+        let last = records(dir.path()).into_iter().filter_map(|r| match r {
+            Record::Layers(l) => Some(l.layers),
+            _ => None,
+        });
+        let layers = last.last().unwrap();
+        let shares = layers.iter().map(|l| l.covariance / l.energy);
+        shares.sum::<f64>() / layers.len() as f64
+    };
+    let (without, with) = (correlation(0.0), correlation(1.0));
+    assert!(with < without - 0.01, "{without} {with}");
 }
 
 /// What moments are allocated is what the plan says: half of the bytes for one shared weight.
