@@ -122,8 +122,14 @@ fn report(args: &Args, dir: &Path, outcome: &Outcome) -> Result<()> {
     let (first, last) = (validations.first(), validations.last());
     if args.json {
         let (steps, from, seconds) = (outcome.steps, outcome.from, outcome.seconds);
+        let memory = outcome.memory;
         let value = json!({
             "steps": steps, "from": from, "seconds": seconds, "first": first, "last": last,
+            "memory": {
+                "weights": memory.weights, "gradients": memory.gradients,
+                "optimizer": memory.moments, "activations": memory.activations,
+                "peak": memory.peak,
+            },
         });
         return ui::print_json(&value);
     }

@@ -9,7 +9,7 @@ use crate::batches::Position;
 use crate::corpus::Corpus;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
-use crate::metrics::{StepRecord, ValidationRecord};
+use crate::metrics::{METRICS, StepRecord, ValidationRecord};
 use crate::plan::{self, Plan};
 use crate::recipe::Recipe;
 use crate::store::{RunState, Saved};
@@ -96,8 +96,10 @@ impl Job<'_> {
     /// The run in the folder that is to go on, if there is one.
     pub(crate) fn saved(&self) -> Result<Option<Saved>, TrainError> {
         let Some(saved) = Saved::find(self.dir)? else {
+            // A run that has not come to its first checkpoint has its metrics.
+            let begun = self.resume && self.dir.join(METRICS).exists();
             let mut entries = fs::read_dir(self.dir).into_iter().flatten();
-            return match self.resume || entries.next().is_none() {
+            return match begun || entries.next().is_none() {
                 true => Ok(None),
                 false => Err(TrainError::file(self.dir, "the folder is not empty")),
             };

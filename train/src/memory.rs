@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rabitc_codegen::train::{Options, plan};
-use rabitc_ir::{DType, Graph};
+use rabitc_ir::{DType, Graph, Type};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -75,8 +75,8 @@ impl MemoryPlan {
             activations = activations.max(arena(&graph, tokens, storage, &[])?);
         }
         let mut out = MemoryPlan {
-            weights: bytes(&stage.student.graph),
-            teacher: bytes(model),
+            weights: bytes(&stage.student.graph, storage),
+            teacher: bytes(model, storage),
             gradients: trained * 4,
             optimizer: trained * 8,
             activations,
@@ -126,12 +126,14 @@ fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|n| *n as u64).product()
 }
 
-/// Bytes of a graph's weights.
-fn bytes(graph: &Graph) -> u64 {
+/// Bytes of a graph's weights. Engines that store activations as f32 hold weights so, too.
+fn bytes(graph: &Graph, storage: DType) -> u64 {
     let weights = graphs::weights(graph).into_iter();
-    weights
-        .map(|(_, ty)| ty.storage_bytes().unwrap_or(0) as u64)
-        .sum()
+    let size = |ty: Type| match storage {
+        DType::F32 => elements(&ty.fixed_shape().unwrap_or_default()) * 4,
+        _ => ty.storage_bytes().unwrap_or(0) as u64,
+    };
+    weights.map(|(_, ty)| size(ty)).sum()
 }
 
 fn arena(

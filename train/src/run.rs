@@ -8,7 +8,7 @@ use rabitc_ir::{Tensor, WeightStore};
 use crate::batches::Batches;
 use crate::cores::{LayerValues, stored_scales};
 use crate::diagnostics;
-use crate::engine::Update;
+use crate::engine::{Memory, Update};
 use crate::error::TrainError;
 use crate::job::{Job, Observer};
 use crate::memory::MemoryPlan;
@@ -28,6 +28,8 @@ pub struct Outcome {
     pub steps: u64,
     /// Seconds of training, of all the times that the run was started.
     pub seconds: f64,
+    /// Bytes that the engine held at the end.
+    pub memory: Memory,
 }
 
 /// Trains.
@@ -46,11 +48,11 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
     let (seq_len, batch, seed) = (recipe.seq_len, recipe.batch, recipe.seed);
     let batches = Batches::new(job.corpus, seq_len, batch, seed, state.position)?;
     fs::create_dir_all(job.dir).map_err(TrainError::io(job.dir))?;
-    store::copy_side_files(job.teacher.checkpoint.folder(), job.dir)?;
     let metrics = match &saved {
         Some(_) => Metrics::go_on(job.dir, state.step)?,
         None => Metrics::create(job.dir)?,
     };
+    store::copy_side_files(job.teacher.checkpoint.folder(), job.dir)?;
     let mut run = Run {
         job,
         observer,
@@ -60,8 +62,9 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
         saved_step: None,
         importance: None,
     };
-    run.stages(saved)?;
+    let memory = run.stages(saved)?;
     Ok(Outcome {
+        memory,
         from,
         steps: run.state.step,
         seconds: run.state.seconds,
@@ -82,8 +85,8 @@ struct Run<'a, 'b> {
 }
 
 impl<'a> Run<'a, '_> {
-    /// Runs all stages from the one that the state is in.
-    fn stages(&mut self, saved: Option<Saved>) -> Result<(), TrainError> {
+    /// Runs all stages from the one that the state is in; gives what the engine held at the end.
+    fn stages(&mut self, saved: Option<Saved>) -> Result<Memory, TrainError> {
         let stages = self.job.recipe.stages();
         let at = stages.iter().position(|s| self.state.step <= s.end);
         let at = at.unwrap_or(stages.len() - 1);
@@ -303,7 +306,8 @@ impl<'a> Run<'a, '_> {
     }
 
     /// Measures and saves the student at the end of a run, unless it had ended before.
-    fn finish(&mut self, mut session: Session<'a>) -> Result<(), TrainError> {
+    fn finish(&mut self, mut session: Session<'a>) -> Result<Memory, TrainError> {
+        let memory = session.memory();
         let records = crate::metrics::read(self.job.dir)?;
         let last = self.state.step;
         let has = |kind: fn(&Record) -> bool| records.iter().any(|r| r.step() == last && kind(r));
@@ -318,7 +322,7 @@ impl<'a> Run<'a, '_> {
             drop(session);
             self.diagnose(&layers)?;
         }
-        Ok(())
+        Ok(memory)
     }
 }
 

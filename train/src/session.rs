@@ -6,7 +6,7 @@ use rabitc_ir::{Op, Tensor, WeightStore};
 
 use crate::cores::LayerValues;
 use crate::corpus::Batch;
-use crate::engine::{Engine, EngineError, Program, Update};
+use crate::engine::{Engine, EngineError, Memory, Program, Update};
 use crate::error::TrainError;
 use crate::graphs;
 use crate::job::Job;
@@ -100,6 +100,11 @@ impl<'a> Session<'a> {
     /// What runs it.
     pub fn describe(&self) -> String {
         self.engine.describe()
+    }
+
+    /// Bytes that the engine holds.
+    pub fn memory(&self) -> Memory {
+        self.engine.memory()
     }
 
     /// Adds the gradients of these batches up; gives the mean losses.

@@ -70,7 +70,7 @@ pub fn ln(b: &mut Builder, x: Val) -> Val {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     let mut p = constant(b, x, 7.037_683_6e-2);
     for c in coefficients {

@@ -33,6 +33,8 @@ use rabitc_runtime::pool::Pool;
 use rabitc_runtime::topology::default_threads;
 
 use crate::engine::{Engine, EngineError, Memory, Program, State, Trainable, Update};
+pub use widen::widen;
+
 use execute::Addresses;
 use kernels::Kernels;
 use store::Store;

@@ -211,7 +211,7 @@ fn ticks([low, high]: [f64; 2]) -> Vec<f64> {
         return vec![low];
     }
     let power = 10f64.powf(rough.log10().floor());
-    let multiple = [1.0, 2.0, 5.0, 10.0]
+    let multiple = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
         .find(|m| m * power >= rough);
     let step = multiple.unwrap_or(10.0) * power;
@@ -256,7 +256,7 @@ mod tests {
             ticks([0.0, 1000.0]),
             [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]
         );
-        assert_eq!(ticks([-0.11, 0.02]).len(), 7);
+        assert_eq!(ticks([-0.11, 0.02]).len(), 5);
         assert_eq!(ticks([3.0, 3.0]), [3.0]);
         assert_eq!(number(0.05), "0.05");
         assert_eq!(number(-0.0), "0");

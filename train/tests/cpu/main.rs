@@ -1,8 +1,10 @@
 //! The engine on the CPU against the reference interpreter.
 
 mod bounds;
+mod errors;
 mod model;
 mod ops;
+mod optimizer;
 mod step;
 
 use std::collections::BTreeMap;

@@ -160,11 +160,11 @@ fn diversity_lowers_the_overlap_of_paths() {
         recipe.loss.diversity = factor;
         let setting = Setting::new(&model, recipe);
         setting.run(dir.path(), false, &Cpu).unwrap();
-        let last = records(dir.path()).into_iter().filter_map(|r| match r {
+        let mut last = records(dir.path()).into_iter().filter_map(|r| match r {
             Record::Layers(l) => Some(l.layers),
             _ => None,
         });
-        let layers = last.last().unwrap();
+        let layers = last.next_back().unwrap();
         let shares = layers.iter().map(|l| l.covariance / l.energy);
         shares.sum::<f64>() / layers.len() as f64
     };
@@ -188,6 +188,12 @@ fn one_shared_weight_takes_half_the_moments() {
     let expected = 2.0 * latent + scales;
     assert!((independent.optimizer_per_binarized - expected).abs() < 1e-9);
     assert!(rabit.activations > 0 && rabit.total < independent.total);
+    let dir = tempfile::tempdir().unwrap();
+    let setting = Setting::new(&model, recipe());
+    let held = setting.run(dir.path(), false, &Cpu).unwrap().memory;
+    assert_eq!(held.gradients, rabit.gradients);
+    assert_eq!(held.moments, rabit.optimizer);
+    assert_eq!(held.weights, rabit.weights + rabit.teacher);
 }
 
 /// A trained checkpoint is a start like any other: the first measurement is the last one of the

@@ -165,6 +165,8 @@ fn other_runs_do_not_go_on() {
     assert_eq!(before, (records(dir.path()), files(dir.path())));
     let full = tempfile::tempdir().unwrap();
     std::fs::write(full.path().join("letter.txt"), "Dear Sir").unwrap();
-    let message = Setting::new(&model, recipe()).refused(full.path(), false);
-    assert!(message.contains("the folder is not empty"), "{message}");
+    for resume in [false, true] {
+        let message = Setting::new(&model, recipe()).refused(full.path(), resume);
+        assert!(message.contains("the folder is not empty"), "{message}");
+    }
 }
