@@ -34,6 +34,9 @@ pub enum Verb {
     Verify(verbs::verify::Args),
     Bench(verbs::bench::Args),
     Tune(verbs::tune::Args),
+    Train(verbs::train::Args),
+    Report(verbs::report::Args),
+    Export(verbs::export::Args),
     Synth(verbs::synth::Args),
     Doctor(verbs::doctor::Args),
 }
@@ -50,6 +53,9 @@ impl Verb {
             Verb::Verify(args) => verbs::verify::run(&args),
             Verb::Bench(args) => verbs::bench::run(&args),
             Verb::Tune(args) => verbs::tune::run(&args),
+            Verb::Train(args) => verbs::train::run(&args),
+            Verb::Report(args) => verbs::report::run(&args),
+            Verb::Export(args) => verbs::export::run(&args),
             Verb::Synth(args) => verbs::synth::run(&args),
             Verb::Doctor(args) => verbs::doctor::run(&args),
         }

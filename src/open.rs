@@ -4,12 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use rabitc_frontend::BufferPrecision;
 use rabitc_rbx::{CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG};
 use rabitc_runtime::chat::ChatTemplate;
 use rabitc_runtime::pool::Pool;
 use rabitc_runtime::tokenizer::Tokenizer;
 use rabitc_runtime::tokenizer_config::TokenizerConfig;
 use rabitc_runtime::{Device, Error, Model, Session, topology};
+
+/// What `--rope-precision` says.
+pub fn buffers(name: &str) -> BufferPrecision {
+    match name {
+        "checkpoint" => BufferPrecision::Checkpoint,
+        "f32" => BufferPrecision::F32,
+        _ => BufferPrecision::Auto,
+    }
+}
 
 /// How many threads run a model.
 #[derive(clap::Args, Clone, Copy, Debug)]

@@ -10,5 +10,6 @@ pub mod level;
 #[cfg(feature = "llvm")]
 pub mod llvm;
 pub mod plan;
+pub mod train;
 
 pub use error::CodegenError;

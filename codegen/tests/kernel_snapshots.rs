@@ -107,6 +107,7 @@ fn specs() -> Vec<Box<dyn Spec>> {
             heads: 3,
             head_dim: 10,
             x_stride: 50,
+            inverse: false,
         }),
         Box::new(KvAppend {
             n_kv_heads: 2,

@@ -37,7 +37,7 @@ pub(crate) struct Builder<'a> {
     /// The embedding table.
     table: NodeId,
     /// The element type to which computed buffers are rounded.
-    buffers: DType,
+    pub buffers: DType,
     /// One rotary table for each of the configuration's.
     ropes: Vec<NodeId>,
 }
@@ -74,9 +74,8 @@ impl<'a> Builder<'a> {
         let shape = [config.vocab_size, config.hidden_size];
         let table = builder.weight("model.embed_tokens.weight", &shape, Role::Embedding)?;
         builder.table = table;
-        if precision.rounds(config.context_length) {
-            builder.buffers = builder.graph.ty(table).dtype;
-        }
+        let embedding = builder.graph.ty(table).dtype;
+        builder.buffers = precision.dtype(config.context_length, embedding);
         for (name, _) in &config.ropes {
             let table = builder.rope_table(name)?;
             builder.ropes.push(table);

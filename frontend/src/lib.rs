@@ -29,5 +29,7 @@ pub use checkpoint::{Checkpoint, SideFiles, TensorInfo, TokenizerSettings};
 pub use config::{ConfigError, ModelConfig};
 pub use error::Error;
 pub use family::{Family, architectures};
-pub use lower::{BufferPrecision, LowerOptions, Lowered, ModelInfo, lower, read_config};
+pub use lower::{
+    BUFFERS_KEY, BufferPrecision, LowerOptions, Lowered, ModelInfo, lower, read_config,
+};
 pub use synth::{SynthOptions, graph_of_config, synth};

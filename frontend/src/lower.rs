@@ -1,6 +1,6 @@
 //! From a checkpoint to the graph of its model.
 
-use rabitc_ir::{Graph, NodeId};
+use rabitc_ir::{DType, Graph, NodeId};
 
 use crate::blocks::Builder;
 use crate::checkpoint::Checkpoint;
@@ -23,24 +23,51 @@ pub enum BufferPrecision {
     /// and small models are commonly cast as a whole; `F32` for longer ones, where rounded
     /// frequencies would turn far positions by radians and published models are loaded with a
     /// dtype.
+    ///
+    /// A checkpoint whose `__metadata__` states the type under [`BUFFERS_KEY`], as training does,
+    /// gets that one.
     #[default]
     Auto,
     /// Rounded to the element type of the embedding: the model as cast to its checkpoint's type.
     Checkpoint,
     /// In f32.
     F32,
+    /// Rounded to this type.
+    As(DType),
 }
+
+/// The key of a safetensors file's `__metadata__` that names the type which the model's computed
+/// buffers are rounded to: `f32`, `f16` or `bf16`.
+pub const BUFFERS_KEY: &str = "rabitc.buffers";
 
 /// The longest context for which [`BufferPrecision::Auto`] rounds to the checkpoint's type.
 pub const SHORT_CONTEXT: usize = 2048;
 
 impl BufferPrecision {
-    /// Whether a model with this context has its buffers rounded.
-    pub(crate) fn rounds(self, context_length: usize) -> bool {
+    /// The type that a model's buffers are rounded to, from its context and the type of its
+    /// embedding.
+    pub(crate) fn dtype(self, context_length: usize, embedding: DType) -> DType {
         match self {
-            BufferPrecision::Auto => context_length <= SHORT_CONTEXT,
-            BufferPrecision::Checkpoint => true,
-            BufferPrecision::F32 => false,
+            BufferPrecision::Auto if context_length > SHORT_CONTEXT => DType::F32,
+            BufferPrecision::Auto | BufferPrecision::Checkpoint => embedding,
+            BufferPrecision::F32 => DType::F32,
+            BufferPrecision::As(dtype) => dtype,
+        }
+    }
+
+    /// What [`BufferPrecision::Auto`] means for a checkpoint.
+    fn resolved(self, checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let stated = checkpoint.metadata().find(|(key, _)| *key == BUFFERS_KEY);
+        let (BufferPrecision::Auto, Some((_, name))) = (self, stated) else {
+            return Ok(self);
+        };
+        match name.parse() {
+            Ok(dtype @ (DType::F32 | DType::F16 | DType::BF16)) => Ok(BufferPrecision::As(dtype)),
+            _ => {
+                let path = checkpoint.files().next().unwrap_or(checkpoint.folder());
+                let reason = format!("`{BUFFERS_KEY}` is `{name}`, it must be f32, f16 or bf16");
+                Err(Error::file(path, reason))
+            }
         }
     }
 }
@@ -95,6 +122,8 @@ pub struct Lowered {
     pub graph: Graph,
     /// The model.
     pub model: ModelInfo,
+    /// The type that the model's computed buffers are rounded to.
+    pub buffers: DType,
 }
 
 /// Reads and checks the configuration of a checkpoint: `config.json`, and
@@ -117,20 +146,22 @@ pub fn read_config(checkpoint: &Checkpoint) -> Result<ModelConfig, Error> {
 pub fn lower(checkpoint: &Checkpoint, options: &LowerOptions) -> Result<Lowered, Error> {
     let config = read_config(checkpoint)?;
     let mut tensors = CheckpointTensors::new(checkpoint, config.tie_word_embeddings);
-    let graph = build(&config, &mut tensors, options.buffers)?;
+    let buffers = options.buffers.resolved(checkpoint)?;
+    let (graph, buffers) = build(&config, &mut tensors, buffers)?;
     tensors.finish(family::spec(config.family).ignore)?;
     Ok(Lowered {
         graph,
         model: info(&config, options)?,
+        buffers,
     })
 }
 
-/// The graph of a configuration, its tensors from `source`.
+/// The graph of a configuration, its tensors from `source`, and the type of its buffers.
 pub(crate) fn build(
     config: &ModelConfig,
     source: &mut dyn TensorSource,
     buffers: BufferPrecision,
-) -> Result<Graph, Error> {
+) -> Result<(Graph, DType), Error> {
     let block = family::spec(config.family).block;
     let mut builder = Builder::new(config, source, buffers)?;
     let mut x: NodeId = builder.embed()?;
@@ -138,11 +169,11 @@ pub(crate) fn build(
         x = block(&mut builder, layer, x)?;
     }
     let logits = builder.head(x)?;
-    let mut graph = builder.graph;
+    let (mut graph, buffers) = (builder.graph, builder.buffers);
     graph.set_output("logits", logits);
     // A rotary table that no layer uses.
     graph.remove_dead();
-    Ok(graph)
+    Ok((graph, buffers))
 }
 
 fn info(config: &ModelConfig, options: &LowerOptions) -> Result<ModelInfo, Error> {

@@ -5,19 +5,22 @@ mod common;
 
 mod bench;
 mod eval;
+mod gpu;
 mod inspect;
 mod logits;
 mod run;
 mod run_chat;
 mod synth;
+mod train;
 mod tune;
 
 use std::process::{Command, Stdio};
 
 use common::{arg, books, misused, rabitc, refuses};
 
-const VERBS: [&str; 9] = [
-    "compile", "run", "eval", "logits", "inspect", "verify", "bench", "tune", "synth",
+const VERBS: [&str; 12] = [
+    "compile", "run", "eval", "logits", "inspect", "verify", "bench", "tune", "train", "report",
+    "export", "synth",
 ];
 
 #[test]

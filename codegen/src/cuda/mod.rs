@@ -11,6 +11,7 @@ pub mod nvrtc;
 pub mod plan;
 pub mod resources;
 pub mod source;
+pub mod train;
 
 pub use compile::{Compiled, Compiler};
 pub use source::{CudaSpec, Source};

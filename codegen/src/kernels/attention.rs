@@ -4,7 +4,7 @@
 //! Gimelshein, arXiv 1805.02867), so that no buffer grows with the context.
 
 use super::math::{exp, max_int, softcap};
-use super::shape::{address, for_columns, split_item};
+use super::shape::{address, broadcast, for_columns, lane_numbers, split_item};
 use super::{Spec, Vectors};
 use crate::kir::{Builder, CmpOp, Elem, Inst, Kernel, Ty, Val, Var};
 
@@ -267,21 +267,4 @@ impl Attention {
             b.store(at, 0, sum);
         });
     }
-}
-
-fn broadcast(b: &mut Builder, scalar: Val, ty: Ty) -> Val {
-    match ty.lanes {
-        1 => scalar,
-        _ => b.splat(scalar),
-    }
-}
-
-/// Stores 0, 1, 2, … as 32-bit integers, a full vector of them, and gives their address.
-fn lane_numbers(b: &mut Builder) -> Val {
-    let numbers = b.stack(b.width());
-    for lane in 0..b.lanes() as i32 {
-        let number = b.int_of(Ty::I32, lane.into());
-        b.store(numbers, lane * 4, number);
-    }
-    numbers
 }

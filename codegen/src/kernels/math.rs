@@ -47,6 +47,47 @@ pub fn exp(b: &mut Builder, x: Val) -> Val {
     b.mul(p, scale)
 }
 
+/// ln x for normal x above 0, error below 2⁻²² of the larger of 1 and |ln x|.
+///
+/// x = m 2ⁿ with √½ ≤ m < √2, then the polynomial of the Cephes library's `logf` in m − 1 and n ln 2
+/// in two parts.
+pub fn ln(b: &mut Builder, x: Val) -> Val {
+    let bits = b.bitcast(x, Elem::I32);
+    // The exponent steps where the fraction passes √½, whose bits these are.
+    let root = b.int_of(b.ty(bits), 0x3f35_04f3);
+    let from_root = b.sub(bits, root);
+    let n = b.sar(from_root, 23);
+    let shift = b.shl(n, 23);
+    let m = b.sub(bits, shift);
+    let m = b.bitcast(m, Elem::F32);
+    let (n, one) = (b.to_float(n), constant(b, x, 1.0));
+    let r = b.sub(m, one);
+    let coefficients = [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ];
+    let mut p = constant(b, x, 7.037_683_6e-2);
+    for c in coefficients {
+        let c = constant(b, x, c);
+        p = b.fma(p, r, c);
+    }
+    let square = b.mul(r, r);
+    let cube = b.mul(square, r);
+    let (ln2_low, half) = (constant(b, x, -2.121_944_4e-4), constant(b, x, -0.5));
+    let tail = b.mul(n, ln2_low);
+    let p = b.fma(p, cube, tail);
+    let p = b.fma(square, half, p);
+    let y = b.add(r, p);
+    let ln2_high = constant(b, x, 0.693_359_4);
+    b.fma(n, ln2_high, y)
+}
+
 /// x / (1 + e^−y): x times the logistic function of y.
 fn times_sigmoid(b: &mut Builder, x: Val, y: Val) -> Val {
     let y = b.un(UnOp::Neg, y);

@@ -22,6 +22,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_rows;
 pub mod shape;
+pub mod train;
 
 use crate::kir::{Kernel, MemType};
 

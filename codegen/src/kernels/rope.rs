@@ -4,7 +4,7 @@ use super::shape::{for_columns, split_item};
 use super::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, UnOp};
 
-/// Rotates every head of `x` by the table's angles; items: tokens × heads.
+/// Rotates every head of `x` by the table's angles, or by their opposites; items: tokens × heads.
 pub struct Rope {
     /// Heads.
     pub heads: usize,
@@ -12,11 +12,15 @@ pub struct Rope {
     pub head_dim: usize,
     /// Elements a row of x.
     pub x_stride: usize,
+    /// Whether it rotates the other way: the gradient.
+    pub inverse: bool,
 }
 
 impl Spec for Rope {
     fn name(&self) -> String {
-        format!("rope_h{}_d{}_x{}", self.heads, self.head_dim, self.x_stride)
+        let way = if self.inverse { "_grad" } else { "" };
+        let (heads, head_dim, x) = (self.heads, self.head_dim, self.x_stride);
+        format!("rope{way}_h{heads}_d{head_dim}_x{x}")
     }
 
     fn build(&self, vectors: Vectors) -> Kernel {
@@ -41,7 +45,11 @@ impl Spec for Rope {
                 let (cos, sin) = (b.load(ty, at, 0), b.load(ty, at, upper));
                 let minus = b.un(UnOp::Neg, sin);
                 let (y0, y1) = (b.mul(x0, cos), b.mul(x1, cos));
-                let (y0, y1) = (b.fma(x1, minus, y0), b.fma(x0, sin, y1));
+                let (sin0, sin1) = match self.inverse {
+                    false => (minus, sin),
+                    true => (sin, minus),
+                };
+                let (y0, y1) = (b.fma(x1, sin0, y0), b.fma(x0, sin1, y1));
                 let at = b.at(to, column, 4);
                 b.store(at, 0, y0);
                 b.store(at, upper, y1);

@@ -67,3 +67,21 @@ pub fn address(b: &mut Builder, base: Val, row: Val, stride: i64, column: Val) -
     let row = b.at(base, row, stride * 4);
     b.at(row, column, 4)
 }
+
+/// A scalar as a value of type `ty`: itself, or in every lane.
+pub fn broadcast(b: &mut Builder, scalar: Val, ty: Ty) -> Val {
+    match ty.lanes {
+        1 => scalar,
+        _ => b.splat(scalar),
+    }
+}
+
+/// Stores 0, 1, 2, … as 32-bit integers, a full vector of them, and gives their address.
+pub fn lane_numbers(b: &mut Builder) -> Val {
+    let numbers = b.stack(b.width());
+    for lane in 0..b.lanes() as i32 {
+        let number = b.int_of(Ty::I32, lane.into());
+        b.store(numbers, lane * 4, number);
+    }
+    numbers
+}

@@ -6,3 +6,4 @@ mod control;
 mod kernels;
 mod lanes;
 mod random;
+mod training;

@@ -43,6 +43,8 @@ impl HeaderError {
 pub(crate) struct Header {
     /// Tensors by name; offsets are relative to `data_start`.
     pub tensors: BTreeMap<String, Entry>,
+    /// What `__metadata__` says.
+    pub metadata: BTreeMap<String, String>,
     /// Where the data begins in the file.
     pub data_start: usize,
 }
@@ -53,7 +55,7 @@ impl Header {
         let (json, data_start) = split(file)?;
         let text = std::str::from_utf8(json)
             .map_err(|e| HeaderError::file(format!("the header is not UTF-8: {e}")))?;
-        let Entries(entries) = serde_json::from_str(text)
+        let Entries { entries, metadata } = serde_json::from_str(text)
             .map_err(|e| HeaderError::file(format!("the header is not valid: {e}")))?;
         check_names(&entries)?;
         for (name, entry) in &entries {
@@ -62,6 +64,7 @@ impl Header {
         check_cover(&entries, file.len() - data_start)?;
         Ok(Header {
             tensors: entries.into_iter().collect(),
+            metadata,
             data_start,
         })
     }
@@ -164,8 +167,12 @@ fn check_cover(entries: &[(String, Entry)], data_len: usize) -> Result<(), Heade
     Ok(())
 }
 
-/// The entries in file order, duplicates kept, so that they can be refused.
-struct Entries(Vec<(String, Entry)>);
+/// What a header holds.
+struct Entries {
+    /// The tensors in file order, duplicates kept, so that they can be refused.
+    entries: Vec<(String, Entry)>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -183,10 +190,11 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-        let mut entries = Vec::new();
+        let (mut entries, mut metadata) = (Vec::new(), BTreeMap::new());
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<BTreeMap<String, String>>()
+                metadata = map
+                    .next_value()
                     .map_err(|e| A::Error::custom(format!("`__metadata__`: {e}")))?;
             } else {
                 let entry = map
@@ -195,7 +203,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
                 entries.push((name, entry));
             }
         }
-        Ok(Entries(entries))
+        Ok(Entries { entries, metadata })
     }
 }
 
@@ -226,6 +234,7 @@ mod tests {
         assert_eq!(names, ["a", "b", "z"]);
         assert_eq!(header.tensors["b"].data_offsets, (4, 16));
         assert_eq!(good().len() - header.data_start, 16);
+        assert_eq!(header.metadata["format"], "pt");
     }
 
     #[test]

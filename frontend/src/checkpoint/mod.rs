@@ -107,6 +107,15 @@ impl Checkpoint {
         self.shard(name).map(|s| s.path.as_path())
     }
 
+    /// What `__metadata__` of the first file says.
+    pub fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        let metadata = self.shards.first().map(|s| &s.header.metadata);
+        metadata
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Bytes of all tensors together.
     pub fn total_bytes(&self) -> u64 {
         let bytes = |name: &str| self.bytes(name).map_or(0, |b| b.len() as u64);

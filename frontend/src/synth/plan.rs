@@ -36,7 +36,7 @@ pub(super) fn plan(model: &ModelConfig, options: &SynthOptions) -> Result<Vec<Pl
 /// The graph of a dense checkpoint of a configuration.
 pub(super) fn graph(model: &ModelConfig) -> Result<Graph, Error> {
     let mut recorder = Recorder::new(model, &SynthOptions::default());
-    lower::build(model, &mut recorder, BufferPrecision::default())
+    Ok(lower::build(model, &mut recorder, BufferPrecision::default())?.0)
 }
 
 struct Recorder {

@@ -12,7 +12,10 @@ use rabitc_rbx::SmArch;
 use crate::error::Error;
 
 /// Turns a driver's answer into an error that says what was tried.
-pub(crate) fn check(code: sys::CUresult, what: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// Any answer but success.
+pub fn check(code: sys::CUresult, what: &str) -> Result<(), Error> {
     if code == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
@@ -186,7 +189,8 @@ impl Device {
         )
     }
 
-    pub(crate) fn stream(&self) -> sys::CUstream {
+    /// The stream that all work of this device goes to, in order. It lives as long as the device.
+    pub fn stream(&self) -> sys::CUstream {
         self.stream
     }
 
@@ -200,6 +204,18 @@ impl Device {
         let code = unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) };
         check(code, "asking for free memory")?;
         Ok(free)
+    }
+
+    /// Copies device memory from `address` on to `to` and waits for it.
+    ///
+    /// # Errors
+    /// An address that the driver does not know, or a kernel before that failed.
+    pub fn read_at(&self, address: u64, to: &mut [u8]) -> Result<(), Error> {
+        let target = to.as_mut_ptr().cast::<c_void>();
+        // SAFETY: the driver checks device addresses; the copy has ended before `to` is used again.
+        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target, address, to.len(), self.stream) };
+        check(code, "copying from the device")?;
+        self.synchronize()
     }
 
     /// Waits for all work so far.
@@ -281,6 +297,17 @@ impl DeviceMemory {
     /// The address of byte `offset`.
     pub fn at(&self, offset: usize) -> u64 {
         self.address + offset as u64
+    }
+
+    /// Sets `bytes` bytes from byte `offset` on to zero, in stream order.
+    ///
+    /// # Errors
+    /// A range outside the memory, or a device that was lost.
+    pub fn clear(&self, offset: usize, bytes: usize) -> Result<(), Error> {
+        self.check_range(offset, bytes)?;
+        // SAFETY: the range exists.
+        let code = unsafe { sys::cuMemsetD8Async(self.at(offset), 0, bytes, self.device.stream) };
+        check(code, "clearing device memory")
     }
 
     /// Copies `from` to byte `offset` on, in stream order.

@@ -8,13 +8,16 @@ use super::driver::{Device, check};
 use crate::error::Error;
 
 /// A recorded sequence of launches.
-pub(crate) struct Graph {
+pub struct Graph {
     device: Arc<Device>,
     executable: sys::CUgraphExec,
 }
 
 impl Graph {
     /// Records what `launch` puts on the device's stream.
+    ///
+    /// # Errors
+    /// What `launch` gives, or work that cannot be recorded.
     pub fn record(
         device: &Arc<Device>,
         launch: impl FnOnce() -> Result<(), Error>,
@@ -44,7 +47,10 @@ impl Graph {
         })
     }
 
-    /// Puts the launches on the device's stream.
+    /// Puts the launches on the device's stream. The memory that they use must still be there.
+    ///
+    /// # Errors
+    /// A device that was lost.
     pub fn run(&self) -> Result<(), Error> {
         // SAFETY: instantiated in `record`; the memory that its launches use belongs to the same
         // session.

@@ -10,7 +10,7 @@ use super::driver::{Device, check};
 use crate::error::Error;
 
 /// One kernel on a device.
-pub(crate) struct Kernel {
+pub struct Kernel {
     device: Arc<Device>,
     module: sys::CUmodule,
     function: sys::CUfunction,
@@ -27,6 +27,9 @@ unsafe impl Sync for Kernel {}
 
 impl Kernel {
     /// Loads a cubin, or PTX that ends in a NUL byte.
+    ///
+    /// # Errors
+    /// An image that the driver refuses, or that has no function of the kernel's name.
     pub fn load(device: &Arc<Device>, kernel: &GpuKernel, image: &[u8]) -> Result<Kernel, Error> {
         let what = |what: &str| format!("{what} kernel {}", kernel.name);
         let name = CString::new(kernel.name.as_str());
@@ -64,9 +67,21 @@ impl Kernel {
     }
 
     /// Launches `grid` blocks on the device's stream; none if a dimension is 0.
-    pub fn launch(&self, grid: [u32; 3], pointers: &[u64]) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// More pointers than a kernel may have, or a launch that the driver refuses.
+    ///
+    /// # Safety
+    /// There is a pointer for every parameter, in order, and each points into device memory that
+    /// is as large as the kernel expects and outlives the work on the stream.
+    pub unsafe fn launch(&self, grid: [u32; 3], pointers: &[u64]) -> Result<(), Error> {
         if grid.contains(&0) {
             return Ok(());
+        }
+        if pointers.len() > MOST_PARAMS {
+            let found = pointers.len();
+            let reason = format!("a kernel has {found} parameters, at most {MOST_PARAMS} may be");
+            return Err(Error::Cuda { reason });
         }
         let mut params: [*mut c_void; MOST_PARAMS] = [std::ptr::null_mut(); MOST_PARAMS];
         for (param, pointer) in params.iter_mut().zip(pointers) {
@@ -104,9 +119,7 @@ impl Kernel {
             attrs: attributes.as_mut_ptr(),
             numAttrs: count as u32,
         };
-        // SAFETY: `params` has a pointer for every parameter, which the reader checked against the
-        // kernel table, and every one points into memory that outlives the work on this stream:
-        // sessions wait for it before they free anything.
+        // SAFETY: the caller's.
         let code = unsafe {
             sys::cuLaunchKernelEx(
                 &config,
@@ -130,7 +143,7 @@ impl Drop for Kernel {
 }
 
 /// Parameters that a kernel has at most.
-pub(crate) const MOST_PARAMS: usize = 24;
+pub const MOST_PARAMS: usize = 64;
 
 fn attribute() -> sys::CUlaunchAttribute {
     sys::CUlaunchAttribute {
@@ -154,6 +167,9 @@ impl ReadyLaunch {
     /// Launches for `tokens` tokens and `rows` rows.
     pub fn run(&self, kernels: &[Kernel], tokens: usize, rows: usize) -> Result<(), Error> {
         let grid = self.grid.map(|blocks| blocks.count(tokens, rows));
-        kernels[self.kernel].launch(grid, &self.pointers)
+        // SAFETY: the reader checked the pointers' number against the kernel table, and every one
+        // points into memory that outlives the work on this stream: sessions wait for it before
+        // they free anything.
+        unsafe { kernels[self.kernel].launch(grid, &self.pointers) }
     }
 }

@@ -151,7 +151,10 @@ impl CudaModel {
                     .ok_or_else(|| plan_error(format!("has {arg:?} at load"))),
             });
             let pointers = pointers.collect::<Result<Vec<_>, _>>()?;
-            self.kernels[step.kernel].launch(step.grid.map(|b| b.count(1, 1)), &pointers)?;
+            let grid = step.grid.map(|b| b.count(1, 1));
+            // SAFETY: the reader checked the pointers' number against the kernel table; they point
+            // into memory of `self` and into `passing`, and the work is waited for below.
+            unsafe { self.kernels[step.kernel].launch(grid, &pointers) }?;
         }
         self.device.synchronize()
     }

@@ -46,10 +46,10 @@ impl CudaSession {
     ) -> Result<Profile, Error> {
         let model = self.model().clone();
         model.device.bind()?;
-        self.write_inputs(&vec![0; tokens], &[0], position)?;
         let program = self.program(tokens).ok_or_else(|| Error::Step {
             reason: format!("{tokens} tokens are more than a step takes"),
         })?;
+        self.write_inputs(&vec![0; tokens], &[0], position)?;
         let steps = &target.programs[program].steps;
         let run = (program, tokens);
         let name = |kernel: usize| target.kernels[kernel].name.clone();
@@ -114,7 +114,9 @@ impl CudaSession {
         self.write_scratch(&((bytes / 16) as u64).to_le_bytes())?;
         let probe = &model.kernels[target.probe];
         let seconds = median_time(&model.device, REPLAYS[0], &|| {
-            probe.launch([blocks, 1, 1], &[address, count, out])
+            // SAFETY: the probe's three parameters; the memory is the model's and the session's,
+            // and the measurement waits for every run.
+            unsafe { probe.launch([blocks, 1, 1], &[address, count, out]) }
         })?;
         Ok(bytes as f64 / seconds)
     }
@@ -141,10 +143,10 @@ fn median_time(
 }
 
 /// A point in time on a stream.
-struct Event(sys::CUevent);
+pub(super) struct Event(sys::CUevent);
 
 impl Event {
-    fn new() -> Result<Event, Error> {
+    pub fn new() -> Result<Event, Error> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is to a local.
         let code = unsafe { sys::cuEventCreate(&mut event, 0) };
@@ -152,7 +154,7 @@ impl Event {
         Ok(Event(event))
     }
 
-    fn record(&self, device: &Device) -> Result<(), Error> {
+    pub fn record(&self, device: &Device) -> Result<(), Error> {
         // SAFETY: event and stream are alive.
         check(
             unsafe { sys::cuEventRecord(self.0, device.stream()) },
@@ -160,7 +162,7 @@ impl Event {
         )
     }
 
-    fn seconds_until(&self, end: &Event) -> Result<f64, Error> {
+    pub fn seconds_until(&self, end: &Event) -> Result<f64, Error> {
         let mut milliseconds = 0.0;
         // SAFETY: both were recorded and waited for.
         let code = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, self.0, end.0) };

@@ -1,0 +1,161 @@
+//! What a run of training is given, and what must hold before it starts.
+
+use std::fs;
+use std::path::Path;
+
+use rabitc_ir::{DType, WeightStore};
+
+use crate::batches::Position;
+use crate::corpus::Corpus;
+use crate::engine::{Engine, EngineError};
+use crate::error::TrainError;
+use crate::metrics::{METRICS, StepRecord, ValidationRecord};
+use crate::plan::{self, Plan};
+use crate::recipe::Recipe;
+use crate::store::{RunState, Saved};
+use crate::teacher::Teacher;
+use crate::validation::Held;
+
+/// Makes the engines of a run.
+pub trait Engines {
+    /// A new engine without weights.
+    fn engine(&self) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// The type that the engines store activations in.
+    fn storage(&self) -> DType;
+}
+
+/// Is told how far a run is.
+pub trait Observer {
+    /// Something that takes a while begins.
+    fn phase(&mut self, what: &str);
+    /// An update is done.
+    fn step(&mut self, record: &StepRecord);
+    /// A measurement is done.
+    fn validation(&mut self, record: &ValidationRecord);
+}
+
+/// When a run measures and saves. The result does not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cadence {
+    /// Updates between measurements on the validation text.
+    pub validate: u64,
+    /// Updates between checkpoints.
+    pub save: u64,
+    /// Whether the paths of layers are compared at the beginning and at the end.
+    pub diagnose: bool,
+}
+
+/// All that a run of training is given.
+pub struct Job<'a> {
+    /// The teacher.
+    pub teacher: &'a Teacher,
+    /// A checkpoint that the student starts from in place of the teacher.
+    pub student: Option<&'a Teacher>,
+    /// What is trained, and how.
+    pub recipe: &'a Recipe,
+    /// When it measures and saves.
+    pub cadence: Cadence,
+    /// The text.
+    pub corpus: &'a Corpus,
+    /// The validation text.
+    pub held: Option<Held<'a>>,
+    /// The run's folder.
+    pub dir: &'a Path,
+    /// Whether a run that is there already goes on.
+    pub resume: bool,
+    /// What runs it.
+    pub engines: &'a dyn Engines,
+}
+
+impl Job<'_> {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let recipe = self.recipe;
+        recipe.check()?;
+        let too_large = "a batch has more tokens than can be counted: give a smaller one";
+        let too_large = || TrainError::Setting(too_large.into());
+        recipe.tokens().ok_or_else(too_large)?;
+        let context = self.teacher.info.context_length;
+        let window = self.held.as_ref().map_or(1, |held| held.window);
+        for (what, len) in [("sequences", recipe.seq_len), ("windows", window)] {
+            if len == 0 || len > context {
+                let what = format!("{what} of {len} tokens: the model has 1 to {context}");
+                return Err(TrainError::Setting(what));
+            }
+        }
+        if let Some(student) = self.student {
+            self.teacher.check_student(student)?;
+        }
+        // What no student can be made of is refused before anything is written.
+        for stage in recipe.stages() {
+            Plan::new(&self.teacher.graph, recipe, &stage)?;
+        }
+        Ok(())
+    }
+
+    /// The run in the folder that is to go on, if there is one.
+    pub(crate) fn saved(&self) -> Result<Option<Saved>, TrainError> {
+        let Some(saved) = Saved::find(self.dir)? else {
+            // A run that has not come to its first checkpoint has its metrics.
+            let begun = self.resume && self.dir.join(METRICS).exists();
+            let mut entries = fs::read_dir(self.dir).into_iter().flatten();
+            return match begun || entries.next().is_none() {
+                true => Ok(None),
+                false => Err(TrainError::file(self.dir, "the folder is not empty")),
+            };
+        };
+        let refuse = |reason: String| Err(TrainError::file(self.dir, reason));
+        if !self.resume {
+            let step = saved.state.step;
+            return refuse(format!(
+                "holds a run at step {step}: give --resume to go on with it, or another folder"
+            ));
+        }
+        let differences = saved.state.recipe.differences(self.recipe);
+        if !differences.is_empty() {
+            let differences = differences.join("; ");
+            return refuse(format!(
+                "cannot go on with other settings (saved and given): {differences}"
+            ));
+        }
+        if saved.state.teacher != self.teacher.fingerprint()? {
+            return refuse(format!(
+                "was trained towards another teacher than {}",
+                self.teacher.name
+            ));
+        }
+        if saved.state.text != self.corpus.hash() {
+            return refuse("was trained on another text".into());
+        }
+        Ok(Some(saved))
+    }
+
+    pub(crate) fn new_state(&self) -> Result<RunState, TrainError> {
+        Ok(RunState {
+            step: 0,
+            position: Position::default(),
+            recipe: self.recipe.clone(),
+            teacher: self.teacher.fingerprint()?,
+            buffers: self.teacher.buffers.name().to_string(),
+            text: self.corpus.hash(),
+            seconds: 0.0,
+        })
+    }
+
+    /// An engine that has the teacher's weights.
+    pub(crate) fn engine(&self) -> Result<Box<dyn Engine>, TrainError> {
+        let mut engine = self.engines.engine()?;
+        let (graph, weights) = (&self.teacher.graph, &self.teacher.checkpoint);
+        plan::set_teacher(&mut *engine, graph, weights)?;
+        Ok(engine)
+    }
+
+    /// The model that latent weights and everything dense start from.
+    pub(crate) fn dense(&self) -> &dyn WeightStore {
+        &self.student.unwrap_or(self.teacher).checkpoint
+    }
+
+    pub(crate) fn window(&self) -> Option<usize> {
+        self.held.as_ref().map(|held| held.window)
+    }
+}

@@ -1,0 +1,351 @@
+//! What is trained, and how: everything that the result depends on beside the model and the text.
+
+use rabitc_ir::DType;
+use rabitc_ir::ops::effective_weight::Derive;
+use rabitc_ir::ops::squared_error::Normalize;
+use rabitc_ir::word_attr;
+use rabitc_passes::Pattern;
+use rabitc_passes::svid::{Init, MAX_PATHS};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+word_attr! {
+    /// Where the cores of a layer come from, and which paths train when.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Method {
+        /// All cores are derived, in order, from one shared weight (RaBiT, arXiv 2602.05367).
+        Rabit = "rabit",
+        /// Every path has a latent weight of its own; all train at once.
+        Independent = "independent",
+        /// Every path has a latent weight of its own; one trains after the other, those before it
+        /// as they are.
+        Frozen = "frozen",
+    }
+}
+
+word_attr! {
+    /// Where the scales start.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Start {
+        /// Path by path, each the best rank-1 fit to what the paths before it left.
+        Greedy = "greedy",
+        /// Greedy, then cycles that fit all paths again.
+        Iterative = "iterative",
+        /// Iterative, on weights scaled by the importance of their input and output channels.
+        Importance = "importance",
+    }
+}
+
+word_attr! {
+    /// What the squared error of the hidden states is divided by.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum HiddenNorm {
+        /// The squared length of the teacher's state, token by token.
+        Rows = "rows",
+        /// The squared length of the teacher's states, all tokens together.
+        Target = "target",
+        /// The number of elements.
+        Elements = "elements",
+    }
+}
+
+word_attr! {
+    /// The type that the student's weights are held in.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum WeightType {
+        /// 32 bits.
+        F32 = "f32",
+        /// 16 bits with an exponent of 8, rounded stochastically after each update.
+        Bf16 = "bf16",
+    }
+}
+
+/// Learning rates at their highest, by group of weights. A group of rate 0 is not trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Latent weights of binary layers.
+    pub shared: f32,
+    /// Their scales.
+    pub scales: f32,
+    /// Embeddings, norms, biases, the head.
+    pub rest: f32,
+}
+
+/// AdamW and its schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Optimizer {
+    /// Highest learning rates.
+    pub rates: Rates,
+    /// Steps of linear warm-up of each stage.
+    pub warmup: u64,
+    /// Share of the highest learning rate that the cosine ends at.
+    pub final_rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the square root of the second moment.
+    pub eps: f32,
+    /// Weight decay of matrices, but for scales.
+    pub decay: f32,
+    /// Largest global norm of the gradient; 0 for no limit.
+    pub clip: f32,
+}
+
+/// The parts of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// γ: factor on the mean, over blocks, of the normalised squared error of the hidden states.
+    pub hidden: f32,
+    /// How that error is normalised.
+    pub hidden_norm: HiddenNorm,
+    /// Factor on the cross-entropy with the text.
+    pub text: f32,
+    /// λ: factor on the overlap of the outputs of a layer's paths.
+    pub diversity: f32,
+}
+
+/// The initialisation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Initial {
+    /// Where scales start.
+    pub start: Start,
+    /// Cycles of the iterative fit.
+    pub iters: u32,
+    /// Exponent on the importance of channels.
+    pub exponent: f32,
+    /// Tokens that importance is measured on.
+    pub tokens: usize,
+}
+
+impl Initial {
+    /// The fit of one weight.
+    pub fn fit(&self) -> Init {
+        match self.start {
+            Start::Greedy => Init::Greedy,
+            _ => Init::Iterative { iters: self.iters },
+        }
+    }
+}
+
+/// Everything that a run's result depends on beside model and text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Where cores come from.
+    pub method: Method,
+    /// Binary paths of a layer.
+    pub paths: usize,
+    /// Layers whose names match one of these stay dense.
+    pub keep_dense: Vec<String>,
+    /// The initialisation.
+    pub initial: Initial,
+    /// Updates.
+    pub steps: u64,
+    /// Sequences of a run of the graph.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// Runs whose gradients are added up for one update.
+    pub accumulate: usize,
+    /// AdamW.
+    pub optimizer: Optimizer,
+    /// The loss.
+    pub loss: Loss,
+    /// What weights are held in.
+    pub weights: WeightType,
+    /// Whether cheap activations are computed again in the backward pass.
+    pub checkpoint_activations: bool,
+    /// What the order of the text and stochastic rounding depend on.
+    pub seed: u64,
+}
+
+impl Recipe {
+    /// Refuses what makes no sense, whatever the model.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let bad = |what: String| Err(TrainError::Setting(what));
+        if !(1..=MAX_PATHS).contains(&self.paths) {
+            return bad(format!(
+                "{} paths: 1 to {MAX_PATHS} are possible",
+                self.paths
+            ));
+        }
+        let counts = [
+            ("steps", self.steps),
+            ("sequences of a batch", self.batch as u64),
+            ("tokens of a sequence", self.seq_len as u64),
+            ("runs accumulated", self.accumulate as u64),
+        ];
+        if let Some((what, _)) = counts.iter().find(|(_, n)| *n == 0) {
+            return bad(format!("the number of {what} must be at least 1"));
+        }
+        if self.method == Method::Frozen && self.steps < self.paths as u64 {
+            let (steps, paths) = (self.steps, self.paths);
+            return bad(format!(
+                "{steps} steps are too few to train {paths} paths one after the other"
+            ));
+        }
+        self.check_numbers()
+    }
+
+    fn check_numbers(&self) -> Result<(), TrainError> {
+        let o = &self.optimizer;
+        let not_negative = [
+            ("the learning rate of shared weights", o.rates.shared),
+            ("the learning rate of scales", o.rates.scales),
+            ("the learning rate of the rest", o.rates.rest),
+            ("the final share of the learning rate", o.final_rate),
+            ("epsilon", o.eps),
+            ("the weight decay", o.decay),
+            ("the limit of the gradient's norm", o.clip),
+            ("the factor on hidden states", self.loss.hidden),
+            ("the factor on the text's loss", self.loss.text),
+            ("the factor on diversity", self.loss.diversity),
+            ("the exponent of importance", self.initial.exponent),
+        ];
+        for (what, value) in not_negative {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(TrainError::Setting(format!("{what} is {value}")));
+            }
+        }
+        for (what, value) in [("beta1", o.beta1), ("beta2", o.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                let what = format!("{what} is {value}, it must be from 0 to below 1");
+                return Err(TrainError::Setting(what));
+            }
+        }
+        match [o.rates.shared, o.rates.scales, o.rates.rest] {
+            [0.0, 0.0, 0.0] => Err(TrainError::Setting(
+                "all learning rates are 0: nothing would be trained".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens of one run of the graph; `None` if that overflows what inputs can index.
+    pub fn tokens(&self) -> Option<usize> {
+        let tokens = self.batch.checked_mul(self.seq_len)?;
+        (tokens <= i32::MAX as usize).then_some(tokens)
+    }
+
+    /// Where cores come from, as the graph says it.
+    pub fn derive(&self) -> Derive {
+        match self.method {
+            Method::Rabit => Derive::Residual,
+            Method::Independent | Method::Frozen => Derive::Independent,
+        }
+    }
+
+    /// The type of the student's weights.
+    pub fn dtype(&self) -> DType {
+        match self.weights {
+            WeightType::F32 => DType::F32,
+            WeightType::Bf16 => DType::BF16,
+        }
+    }
+
+    /// The normalisation of the hidden states' error, as the graph says it.
+    pub fn normalize(&self) -> Normalize {
+        match self.loss.hidden_norm {
+            HiddenNorm::Rows => Normalize::Rows,
+            HiddenNorm::Target => Normalize::Target,
+            HiddenNorm::Elements => Normalize::Elements,
+        }
+    }
+
+    /// Whether the linear layer at node `name` becomes residual-binary.
+    pub fn binarizes(&self, name: &str) -> bool {
+        let kept = |p: &String| Pattern::new(p).matches(name);
+        name != rabitc_passes::pass::head::HEAD && !self.keep_dense.iter().any(kept)
+    }
+
+    /// The names of the settings in which `other` differs, with both values.
+    pub fn differences(&self, other: &Recipe) -> Vec<String> {
+        let values = [self, other].map(|r| serde_json::to_value(r).unwrap_or_default());
+        let mut out = Vec::new();
+        collect_differences("", &values[0], &values[1], &mut out);
+        out
+    }
+}
+
+fn collect_differences(
+    at: &str,
+    a: &serde_json::Value,
+    b: &serde_json::Value,
+    out: &mut Vec<String>,
+) {
+    match (a.as_object(), b.as_object()) {
+        (Some(a), Some(b)) => {
+            for (key, value) in a {
+                let null = serde_json::Value::Null;
+                let at = format!("{at}{}{key}", if at.is_empty() { "" } else { "." });
+                collect_differences(&at, value, b.get(key).unwrap_or(&null), out);
+            }
+        }
+        _ if a != b => out.push(format!("{at} {a} and {b}")),
+        _ => {}
+    }
+}
+
+/// A part of a run in which the same weights train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Binary paths that the student has.
+    pub paths: usize,
+    /// Leading paths that do not train.
+    pub frozen: usize,
+    /// Updates before this stage.
+    pub begin: u64,
+    /// Updates at its end.
+    pub end: u64,
+}
+
+impl Recipe {
+    /// The stages, in order: one, or for [`Method::Frozen`] one a path, of equal length.
+    pub fn stages(&self) -> Vec<Stage> {
+        let (paths, steps) = (self.paths, self.steps);
+        match self.method {
+            Method::Rabit | Method::Independent => vec![Stage {
+                paths,
+                frozen: 0,
+                begin: 0,
+                end: steps,
+            }],
+            Method::Frozen => (0..paths)
+                .map(|i| Stage {
+                    paths: i + 1,
+                    frozen: i,
+                    begin: share(steps, i, paths),
+                    end: share(steps, i + 1, paths),
+                })
+                .collect(),
+        }
+    }
+
+    /// The factor on the learning rates for update `step`, counted from 1, of `stage`: a linear
+    /// rise over the warm-up, then half a cosine that would reach the final share one update after
+    /// the last.
+    pub fn rate(&self, stage: &Stage, step: u64) -> f32 {
+        let (done, total) = (
+            (step - stage.begin) as f64,
+            (stage.end - stage.begin) as f64,
+        );
+        let warmup = (self.optimizer.warmup as f64).min(total);
+        if done <= warmup && warmup > 0.0 {
+            return (done / warmup) as f32;
+        }
+        let along = (done - warmup) / (total - warmup + 1.0);
+        let low = f64::from(self.optimizer.final_rate);
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * along).cos());
+        (low + (1.0 - low) * cosine) as f32
+    }
+}
+
+/// `part` of `parts` of `steps`, without overflow.
+fn share(steps: u64, part: usize, parts: usize) -> u64 {
+    (u128::from(steps) * part as u128 / parts as u128) as u64
+}

@@ -1,0 +1,172 @@
+//! Runs that stop, and go on as if they had not.
+
+use rabitc_train::recipe::Method;
+
+use super::failing::{Failing, Fault};
+use super::*;
+
+/// The model's file and what is beside it, by name.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    });
+    let mut files: Vec<_> = entries
+        .filter(|(name, _)| name.ends_with(".safetensors"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The tensors of a safetensors file: what follows the header.
+fn data(file: &[u8]) -> &[u8] {
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap());
+    &file[8 + header as usize..]
+}
+
+/// Stopped after any number of updates, in any stage, a run that goes on has the same losses and
+/// leaves the same weights to the last bit.
+#[test]
+fn going_on_changes_nothing() {
+    let model = Model::new(1);
+    for (method, accumulate) in [(Method::Rabit, 2), (Method::Frozen, 1)] {
+        let mut recipe = recipe();
+        recipe.method = method;
+        recipe.accumulate = accumulate;
+        let setting = Setting::new(&model, recipe);
+        let whole = tempfile::tempdir().unwrap();
+        setting.run(whole.path(), false, &Cpu).unwrap();
+        for after in [0, 3, 4, 6, 11] {
+            let dir = tempfile::tempdir().unwrap();
+            let failing = Failing::new(Fault::Stop, after);
+            let error = setting.run(dir.path(), false, &failing).unwrap_err();
+            assert_eq!(error.to_string(), "killed");
+            let outcome = setting.run(dir.path(), true, &Cpu).unwrap();
+            assert_eq!(outcome.from, after / 4 * 4);
+            assert_eq!(
+                records(dir.path()),
+                records(whole.path()),
+                "{method:?} {after}"
+            );
+            let (found, expected) = (files(dir.path()), files(whole.path()));
+            assert_eq!(found.len(), 2);
+            for ((name, a), (other, b)) in found.iter().zip(&expected) {
+                assert_eq!(name, other);
+                assert_eq!(data(a), data(b), "{method:?} {after} {name}");
+            }
+        }
+        // A run that has come to its end does nothing more.
+        let before = (records(whole.path()), files(whole.path()));
+        let outcome = setting.run(whole.path(), true, &Cpu).unwrap();
+        assert_eq!(outcome.from, 12);
+        assert_eq!(before, (records(whole.path()), files(whole.path())));
+    }
+}
+
+#[test]
+fn what_is_no_number_stops_the_run_and_names_the_step() {
+    let model = Model::new(2);
+    let setting = Setting::new(&model, recipe());
+    for (fault, after, what) in [
+        (Fault::Nan, 6, "step 7: the loss is NaN"),
+        (Fault::Infinite, 5, "step 6: the gradient's norm is inf"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = Failing::new(fault, after);
+        let error = setting.run(dir.path(), false, &failing).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with(what), "{message}");
+        assert!(
+            message.ends_with("keeps the checkpoint of step 4"),
+            "{message}"
+        );
+        // What it keeps goes on.
+        assert_eq!(setting.run(dir.path(), true, &Cpu).unwrap().from, 4);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = Model::new(3);
+    let folder = || tempfile::tempdir().unwrap();
+    let refused = |change: &dyn Fn(&mut Setting), words: &str| {
+        let mut setting = Setting::new(&model, recipe());
+        change(&mut setting);
+        let (dir, inner) = (folder(), "run");
+        let message = setting.refused(&dir.path().join(inner), false);
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+        assert!(!dir.path().join(inner).exists(), "{words}");
+    };
+    refused(
+        &|s| s.corpus = corpus(27, 1),
+        "text: 27 tokens make 2 sequences of 9, but 3 are needed",
+    );
+    refused(
+        &|s| s.recipe.seq_len = 65,
+        "sequences of 65 tokens: the model has 1 to 64",
+    );
+    refused(&|s| s.recipe.paths = 9, "9 paths: 1 to 8 are possible");
+    refused(&|s| s.recipe.steps = 0, "the number of steps");
+    refused(&|s| s.recipe.batch = usize::MAX / 3, "smaller");
+    refused(
+        &|s| s.recipe.optimizer.rates.shared = f32::NAN,
+        "the learning rate",
+    );
+    refused(&|s| s.recipe.optimizer.beta1 = 1.0, "beta1 is 1");
+    let other = CONFIG.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    let other = Model::of(&other, 3);
+    let words = "do not match: 1 and 2 layers";
+    refused(&|s| s.student = Some(other.teacher()), words);
+    let wide = Model::of(&CONFIG.replace("27", "28"), 3);
+    refused(
+        &|s| s.student = Some(wide.teacher()),
+        "do not match: `model.layers.0.mlp",
+    );
+}
+
+#[test]
+fn a_model_without_dense_layers_is_no_teacher() {
+    let (model, dir) = (Model::new(3), tempfile::tempdir().unwrap());
+    let mut setting = Setting::new(&model, recipe());
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    setting.teacher = Teacher::open(dir.path(), BufferPrecision::Auto).unwrap();
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("a teacher is dense"), "{message}");
+    let mut setting = Setting::new(&model, recipe());
+    setting.recipe.keep_dense = vec!["*".into()];
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("no linear layer is left"), "{message}");
+}
+
+/// Only the run that is in a folder goes on in it.
+#[test]
+fn other_runs_do_not_go_on() {
+    let (model, dir) = (Model::new(4), tempfile::tempdir().unwrap());
+    let mut setting = Setting::new(&model, recipe());
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    let before = (records(dir.path()), files(dir.path()));
+    let message = setting.refused(dir.path(), false);
+    assert!(message.contains("holds a run at step 12"), "{message}");
+    setting.recipe.optimizer.rates.scales = 0.5;
+    setting.recipe.seed = 8;
+    let message = setting.refused(dir.path(), true);
+    let words = "optimizer.rates.scales 0.004999999888241291 and 0.5; seed 3 and 8";
+    assert!(message.contains(words), "{message}");
+    let setting = Setting {
+        corpus: corpus(400, 9),
+        ..Setting::new(&model, recipe())
+    };
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another text"), "{message}");
+    let other = Model::new(44);
+    let message = Setting::new(&other, recipe()).refused(dir.path(), true);
+    assert!(message.contains("another teacher"), "{message}");
+    assert_eq!(before, (records(dir.path()), files(dir.path())));
+    let full = tempfile::tempdir().unwrap();
+    std::fs::write(full.path().join("letter.txt"), "Dear Sir").unwrap();
+    for resume in [false, true] {
+        let message = Setting::new(&model, recipe()).refused(full.path(), resume);
+        assert!(message.contains("the folder is not empty"), "{message}");
+    }
+}
