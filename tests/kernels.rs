@@ -269,19 +269,26 @@ fn check(s: &Shape) {
 
 /// Compiles a random model and checks every kernel of it on a device.
 fn check_on(s: &Shape, targets: Targets, planes: usize, device: Device) {
+    check_runs(s, targets, planes, device, &[1, 5, 1, 32, 2]);
+}
+
+/// The same with runs of so many tokens, one after the other.
+fn check_runs(s: &Shape, targets: Targets, planes: usize, device: Device, runs: &[u32]) {
+    let context = (runs.iter().sum::<u32>() as usize).next_multiple_of(64);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.rbx");
-    build(s, targets, planes, &path);
+    build(s, targets, planes, context, &path);
     let model = Arc::new(Model::open_on(&path, device).expect("the artifact opens"));
     model.artifact().check().expect("its hashes match");
     let graph =
         rabitc_ir::text::parse(model.artifact().graph().expect("a graph")).expect("it parses");
     let pool = Arc::new(Pool::new(s.threads).expect("a pool"));
-    let mut session = Session::new(model, pool, 64).expect("a session");
+    let mut session = Session::new(model, pool, context).expect("a session");
     let ids = |n: u32| -> Vec<u32> { (0..n).map(|i| (i * 7 + 1) % s.vocab as u32).collect() };
-    let runs = [ids(1), ids(5), ids(1), ids(32), ids(2)];
+    let runs: Vec<_> = runs.iter().map(|n| ids(*n)).collect();
     let checks = verify(&mut session, &graph, &runs, &mut |_| {}).expect("it runs");
-    assert!(checks.len() > 20, "only {} checks", checks.len());
+    let least = 4 * runs.len();
+    assert!(checks.len() > least, "only {} checks", checks.len());
     let failed: Vec<_> = checks
         .iter()
         .filter(|c| c.worst.is_nan() || c.worst > 1.0)
@@ -289,7 +296,7 @@ fn check_on(s: &Shape, targets: Targets, planes: usize, device: Device) {
     assert!(failed.is_empty(), "{failed:#?}\n{s:?}");
 }
 
-fn build(s: &Shape, targets: Targets, planes: usize, path: &Path) {
+fn build(s: &Shape, targets: Targets, planes: usize, context: usize, path: &Path) {
     let (graph, weights) = model(s);
     let options = Options {
         checkpoint: Default::default(),
@@ -314,7 +321,7 @@ fn build(s: &Shape, targets: Targets, planes: usize, path: &Path) {
         graph,
         model: rabitc_rbx::Model {
             vocab_size: s.vocab,
-            context_length: 64,
+            context_length: context,
             n_layers: 1,
             n_heads: s.kv_heads * s.group,
             n_kv_heads: s.kv_heads,
@@ -389,6 +396,26 @@ fn gpu_kernels_of_larger_shapes_work_too() {
     }
 }
 
+/// Prompts of more than one tile, in tiles of 128 and, where a layer has rows enough, of 256 tokens.
+#[test]
+fn gpu_kernels_of_long_prompts_work_too() {
+    let Some(targets) = gpu() else { return };
+    for (ffn, window, paths) in [(700, 0, 2), (90, 100, 3)] {
+        let shape = Shape {
+            hidden: 70,
+            ffn,
+            kv_heads: 1,
+            group: 2,
+            half_head: 16,
+            window,
+            paths,
+            ..plain()
+        };
+        let runs = [150, 530];
+        check_runs(&shape, targets.clone(), 16, Device::Cuda(0), &runs);
+    }
+}
+
 #[test]
 fn random_models_compile_for_gpus() {
     if let Err(error) = rabitc_codegen::cuda::Compiler::new() {
@@ -414,11 +441,11 @@ fn random_models_compile_for_gpus() {
         head: HeadForm::AsStored,
         ..plain()
     };
-    build(&shape, targets, 16, &path);
+    build(&shape, targets, 16, 64, &path);
     let artifact = rabitc_rbx::Artifact::open(&path).expect("the artifact opens");
     artifact.check().expect("its hashes match");
     for target in &artifact.manifest().gpus {
-        assert_eq!(target.programs.len(), 3);
+        assert_eq!(target.programs.len(), 4);
         for kernel in &target.kernels {
             assert_eq!(kernel.resources.spill_stores, 0, "{}", kernel.name);
         }

@@ -68,7 +68,6 @@ class Step(torch.nn.Module):
         x = F.rms_norm(x, x.shape[-1:], self.norm, self.eps)
         return F.linear(x, self.head).argmax(-1)
 
-
     def read(self, tokens):
         """The token after a prompt that fills the cache from its beginning."""
         count = tokens.shape[0]
@@ -77,9 +76,9 @@ class Step(torch.nn.Module):
             n = F.rms_norm(x, x.shape[-1:], layer.norm1, self.eps)
             kv = self.kv_heads * self.dim
             q, k, v = F.linear(n, layer.qkv).split([x.shape[-1], kv, kv], -1)
-            heads = lambda x, n: x.view(1, count, n, self.dim).transpose(1, 2)
-            q, k = (self.rotate(heads(*h), positions) for h in ((q, self.heads), (k, self.kv_heads)))
-            v = heads(v, self.kv_heads)
+            heads = lambda y, n: y.reshape(1, count, n, self.dim).transpose(1, 2)
+            q = self.rotate(heads(q, self.heads), positions)
+            k, v = self.rotate(heads(k, self.kv_heads), positions), heads(v, self.kv_heads)
             layer.k[:, :, :count], layer.v[:, :, :count] = k, v
             a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads)
             x = x + F.linear(a.transpose(1, 2).reshape(count, -1), layer.o)

@@ -100,17 +100,6 @@ fn many() -> Vec<Case> {
             },
         ),
         case(
-            "attention_prefill_odd",
-            AttentionPrefill {
-                n_heads: 6,
-                n_kv_heads: 3,
-                head_dim: 38,
-                window: 9,
-                softcap: 5.0,
-                filled: false,
-            },
-        ),
-        case(
             "attention_prefill_wide",
             AttentionPrefill {
                 n_heads: 4,
@@ -118,6 +107,17 @@ fn many() -> Vec<Case> {
                 head_dim: 256,
                 window: 512,
                 softcap: 0.0,
+                filled: false,
+            },
+        ),
+        case(
+            "attention_prefill_odd",
+            AttentionPrefill {
+                n_heads: 6,
+                n_kv_heads: 3,
+                head_dim: 38,
+                window: 9,
+                softcap: 5.0,
                 filled: false,
             },
         ),

@@ -15,15 +15,11 @@ use super::{Case, case};
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    let all = [
-        one_token(),
-        few_tokens(),
-        at_load(),
-        prepare(),
-        prefill(),
-        prompt(),
-    ];
-    all.into_iter().flatten().collect()
+    let many = [prepare(), prefill(), prompt()];
+    let all = [one_token(), few_tokens(), at_load()]
+        .into_iter()
+        .chain(many);
+    all.flatten().collect()
 }
 
 fn layout(segments: &[usize], d_in: usize, paths: usize, paired: bool) -> GpuLayout {
@@ -227,7 +223,31 @@ fn prepare() -> Vec<Case> {
     ]
 }
 
-/// Products of many tokens.
+/// Products of many tokens for architectures with clusters.
+fn prompt() -> Vec<Case> {
+    let product = |layout, finish, tokens, by_rows| RbPrefillWgmma {
+        layout,
+        finish,
+        tokens,
+        by_rows,
+    };
+    let qkv = layout(&[4096; 3], 4096, 2, false);
+    let gate_up = layout(&[11008; 2], 4096, 2, true);
+    let down = layout(&[4096], 11008, 2, false);
+    let odd = layout(&[37, 5], 301, 5, false);
+    let gate = Finish::Gate(Activation::Silu);
+    vec![
+        case("prompt_qkv", product(qkv, Finish::Store, 256, false)),
+        case("prompt_gate_up", product(gate_up, gate, 256, false)),
+        case(
+            "prompt_down",
+            product(down, Finish::Residual(4096), 128, false),
+        ),
+        case("prompt_odd", product(odd, Finish::Store, 128, true)),
+    ]
+}
+
+/// Products of many tokens for all architectures.
 fn prefill() -> Vec<Case> {
     let llama = |segments: &[usize], d_in, paired| layout(segments, d_in, 2, paired);
     let odd = layout(&[37, 5], 301, 3, false);
@@ -255,45 +275,6 @@ fn prefill() -> Vec<Case> {
                 residual: Some(42),
                 by_rows: false,
             },
-        ),
-    ]
-}
-
-/// Products of many tokens on architectures with clusters.
-fn prompt() -> Vec<Case> {
-    let llama = |segments: &[usize], d_in, paired| layout(segments, d_in, 2, paired);
-    let wgmma = |layout, finish, tokens, by_rows| RbPrefillWgmma {
-        layout,
-        finish,
-        tokens,
-        by_rows,
-    };
-    vec![
-        case(
-            "prompt_qkv",
-            wgmma(llama(&[4096; 3], 4096, false), Finish::Store, 256, false),
-        ),
-        case(
-            "prompt_gate_up",
-            wgmma(
-                llama(&[11008; 2], 4096, true),
-                Finish::Gate(Activation::Silu),
-                256,
-                false,
-            ),
-        ),
-        case(
-            "prompt_down",
-            wgmma(
-                llama(&[4096], 11008, false),
-                Finish::Residual(4096),
-                128,
-                false,
-            ),
-        ),
-        case(
-            "prompt_odd",
-            wgmma(layout(&[37, 5], 301, 5, false), Finish::Store, 128, true),
         ),
     ]
 }

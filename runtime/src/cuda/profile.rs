@@ -46,10 +46,10 @@ impl CudaSession {
     ) -> Result<Profile, Error> {
         let model = self.model().clone();
         model.device.bind()?;
-        self.write_inputs(&vec![0; tokens], &[0], position)?;
         let program = self.program(tokens).ok_or_else(|| Error::Step {
             reason: format!("{tokens} tokens are more than a step takes"),
         })?;
+        self.write_inputs(&vec![0; tokens], &[0], position)?;
         let steps = &target.programs[program].steps;
         let run = (program, tokens);
         let name = |kernel: usize| target.kernels[kernel].name.clone();
