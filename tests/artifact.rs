@@ -27,6 +27,7 @@ fn options(output: &Path, levels: Vec<Level>) -> Options {
             gpus: Vec::new(),
         },
         planes: 16,
+        gpu_tables: Default::default(),
         backend: Default::default(),
         passes: Default::default(),
         init: Init::Greedy,

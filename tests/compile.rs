@@ -32,6 +32,7 @@ fn build(checkpoint: &Path, output: &Path) -> anyhow::Result<Summary> {
         output: Some(output.to_path_buf()),
         targets: parse_targets("cpu:native")?,
         planes: 16,
+        gpu_tables: Default::default(),
         backend: Default::default(),
         passes: rabitc_passes::Options {
             paths: PATHS,

@@ -296,6 +296,7 @@ fn build(s: &Shape, targets: Targets, planes: usize, path: &Path) {
         output: Some(path.to_path_buf()),
         targets,
         planes,
+        gpu_tables: Default::default(),
         backend: s.backend,
         passes: rabitc_passes::Options {
             paths: s.paths,

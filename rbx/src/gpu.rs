@@ -103,8 +103,10 @@ pub struct GpuTarget {
     pub setup: Vec<GpuStep>,
     /// The forward passes, by tokens, fewest first.
     pub programs: Vec<GpuProgram>,
-    /// The launch after the first program that chooses the next token and moves on to it.
+    /// The launch after the first program that takes the most probable token and moves on to it.
     pub next: GpuStep,
+    /// The launch instead of `next` that draws a token.
+    pub sample: GpuStep,
     /// Index of the kernel that reads memory and does nothing else, for measurements: parameters
     /// are the memory, the number of 16-byte pieces (u64), and a word that it never writes.
     pub probe: usize,
@@ -133,6 +135,10 @@ pub struct GpuKernel {
     pub ptx: (usize, usize),
     /// What the compiler says it uses.
     pub resources: Resources,
+    /// Where the work can be cut in several ways, what the choice rests on: the cost model, or the
+    /// card it was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_by: Option<String>,
 }
 
 /// What a kernel uses, as the compiler reports it.
@@ -249,4 +255,9 @@ pub enum GpuArg {
     Ring,
     /// `i32[4]`: position of the first token, T, R, and the positions that the cache has room for.
     State,
+    /// One byte a token of the vocabulary, not 0 if the sequence has the token.
+    Seen,
+    /// How tokens are drawn: temperature, top-p, min-p and repetition penalty as f32, top-k as u32,
+    /// the two halves of the seed, four unused bytes, and the number of the next draw as u64.
+    Sampling,
 }

@@ -60,14 +60,11 @@ pub fn check(
     for program in &target.programs {
         check_program(target, program, model, section).map_err(at)?;
     }
-    check_step(
-        target,
-        &target.next,
-        target.programs[0].arena_bytes,
-        model,
-        section,
-    )
-    .map_err(at)
+    let arena = target.programs[0].arena_bytes;
+    for step in [&target.next, &target.sample] {
+        check_step(target, step, arena, model, section).map_err(at)?;
+    }
+    Ok(())
 }
 
 fn check_program(
@@ -108,7 +105,8 @@ fn check_step(
         GpuArg::Derived(number) => *number < target.derived.len(),
         GpuArg::Keys(layer) | GpuArg::Values(layer) => *layer < model.n_layers,
         GpuArg::Rope(number) => *number < target.rope_tables.len(),
-        GpuArg::Ids | GpuArg::Rows | GpuArg::Ring | GpuArg::State => true,
+        GpuArg::Ids | GpuArg::Rows | GpuArg::Ring => true,
+        GpuArg::State | GpuArg::Seen | GpuArg::Sampling => true,
     };
     match step.args.iter().find(|a| !exists(a)) {
         Some(arg) => Err(format!("refers to {arg:?}, which does not exist")),

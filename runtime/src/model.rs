@@ -96,6 +96,18 @@ impl Model {
         }
     }
 
+    /// Name of the kernel that draws tokens, if the model is on a GPU.
+    pub fn gpu_sampler(&self) -> Option<&str> {
+        match &self.code {
+            Code::Cpu { .. } => None,
+            #[cfg(feature = "cuda")]
+            Code::Cuda(model) => {
+                let target = model.target(self.manifest());
+                Some(&target.kernels[target.sample.kernel].name)
+            }
+        }
+    }
+
     /// Bytes of weights that a step for one token reads on a GPU, if that is where the model is.
     pub fn gpu_step_bytes(&self) -> Option<u64> {
         match &self.code {

@@ -1,4 +1,4 @@
-//! The top-p filter without sorting a whole vocabulary.
+//! The top-p filter, and the draw, without sorting a whole vocabulary.
 //!
 //! The nucleus is mostly a few dozen of some hundred thousand tokens, so only as much of the order
 //! as it needs is worked out, in growing pieces. The result is that of a full sort.

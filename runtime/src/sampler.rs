@@ -6,10 +6,13 @@
 //! 3. top-k: the `top_k` highest stay;
 //! 4. top-p: of those, the fewest highest whose probabilities reach `top_p` together;
 //! 5. min-p: of those, the ones at least `min_p` times as probable as the highest;
-//! 6. one drawn by probability.
+//! 6. one drawn by probability: the first, from the highest down, at which the probabilities reach
+//!    a random share of those that stayed.
 //!
 //! Equal logits rank by token id, the lowest first, everywhere; so greedy choice, top-k of 1 and
-//! a seeded draw give the same token on every run.
+//! a seeded draw give the same token on every run. Draw n of a seed takes the n-th pair of words of
+//! its stream (see [`Sampler::draws`]), so that a device that draws by the same definition gives the
+//! same tokens.
 
 use crate::error::Error;
 use crate::nucleus;
@@ -148,6 +151,37 @@ impl Sampler {
         Ok(())
     }
 
+    /// Which tokens count as seen, by id.
+    pub fn seen(&self) -> &[bool] {
+        &self.seen
+    }
+
+    /// Whether tokens are drawn at random, not always the most probable one.
+    pub fn is_random(&self) -> bool {
+        self.options.temperature > 0.0 && self.options.top_k != 1
+    }
+
+    /// How many tokens were drawn so far. The next draw takes words 2n and 2n + 1, the lower half
+    /// first, of the stream of ChaCha with 8 rounds whose key is the seed in its first 8 bytes,
+    /// little-endian, and 0 in the others; its upper 53 bits are the random share.
+    pub fn draws(&self) -> u64 {
+        // Fewer than 2⁶⁴ draws happen.
+        (self.rng.get_word_pos() / 2) as u64
+    }
+
+    /// Takes over a token that was chosen elsewhere by this sampler's options, seed and
+    /// [`Sampler::draws`]: it counts as seen, and its draw as made.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn accept(&mut self, id: u32) -> Result<(), Error> {
+        self.observe(&[id])?;
+        if self.is_random() {
+            self.rng.set_word_pos(self.rng.get_word_pos() + 2);
+        }
+        Ok(())
+    }
+
     /// Forgets the tokens seen and starts the random numbers anew.
     pub fn reset(&mut self) {
         self.rng = rng(self.options.seed);
@@ -166,11 +200,11 @@ impl Sampler {
             )));
         }
         let (best_id, best) = self.best(logits)?;
-        let id = if self.options.temperature == 0.0 || self.options.top_k == 1 {
-            best_id
-        } else {
+        let id = if self.is_random() {
             self.collect(logits);
             self.draw(best)
+        } else {
+            best_id
         };
         self.seen[id as usize] = true;
         Ok(id)
@@ -240,24 +274,11 @@ impl Sampler {
         if min_p > 0.0 {
             candidates.retain(|candidate| candidate.weight >= f64::from(min_p));
         }
-        pick(candidates, uniform(&mut self.rng))
+        nucleus::keep(candidates, uniform(&mut self.rng));
+        // Rounding may let the search run past the last candidate that has any weight.
+        let drawn = candidates.iter().rev().find(|c| c.weight > 0.0);
+        drawn.map_or(0, |candidate| candidate.id)
     }
-}
-
-/// The candidate at the fraction `u` of the sum of all weights. There is at least one candidate,
-/// and one of weight 1.
-fn pick(candidates: &[Candidate], u: f64) -> u32 {
-    let total: f64 = candidates.iter().map(|c| c.weight).sum();
-    let mut left = u * total;
-    let mut chosen = 0;
-    for candidate in candidates.iter().filter(|c| c.weight > 0.0) {
-        chosen = candidate.id;
-        left -= candidate.weight;
-        if left < 0.0 {
-            break;
-        }
-    }
-    chosen
 }
 
 /// The generator of a seed, spelled out so that no library update changes a seed's meaning.

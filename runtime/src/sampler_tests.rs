@@ -296,3 +296,44 @@ proptest! {
         prop_assert!(mass_above < f64::from(top_p) * kept_by_top_k + 1e-6);
     }
 }
+
+#[test]
+fn tokens_chosen_elsewhere_count_like_own_ones() {
+    let options = SamplerOptions {
+        repetition_penalty: 1.5,
+        ..options(1.0, 9)
+    };
+    let own = |sampler: &mut Sampler| sampler.sample(&LOGITS).unwrap();
+    let [mut first, mut second] = [(); 2].map(|()| Sampler::new(options, LOGITS.len()).unwrap());
+    for n in 0..20 {
+        assert_eq!((first.draws(), second.draws()), (n, n));
+        let id = own(&mut first);
+        second.accept(id).unwrap();
+        assert_eq!(first.seen(), second.seen());
+    }
+    assert_eq!(own(&mut first), own(&mut second));
+    // Greedy choice draws nothing.
+    let mut greedy = Sampler::new(SamplerOptions::default(), LOGITS.len()).unwrap();
+    greedy.accept(1).unwrap();
+    assert_eq!((greedy.draws(), greedy.seen()[1]), (0, true));
+    assert!(greedy.accept(LOGITS.len() as u32).is_err());
+}
+
+/// The definition that devices draw by, written out.
+#[test]
+fn a_draw_is_a_pair_of_words_of_the_seeds_stream() {
+    let mut sampler = Sampler::new(options(1.0, 0x1122_3344_5566_7788), 1 << 16).unwrap();
+    let logits = vec![0.0; 1 << 16];
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&0x1122_3344_5566_7788u64.to_le_bytes());
+    let mut stream = ChaCha8Rng::from_seed(key);
+    for _ in 0..40 {
+        // By its path: the prelude has a trait of the same name.
+        let mut word = || rand_chacha::rand_core::RngCore::next_u32(&mut stream);
+        let (low, high) = (word(), word());
+        let share = (u64::from(high) << 21 | u64::from(low) >> 11) as f64 / (1u64 << 53) as f64;
+        // Of n equal weights, the first whose running sum reaches the share.
+        let expected = ((share * 65536.0).ceil() as u32).max(1) - 1;
+        assert_eq!(sampler.sample(&logits).unwrap(), expected);
+    }
+}

@@ -1,5 +1,7 @@
 //! One sequence that a model reads and continues, wherever the model runs.
 
+mod device;
+
 use std::sync::Arc;
 
 use crate::cpu_engine::CpuEngine;
@@ -155,60 +157,6 @@ impl Session {
         };
         self.position += ids.len();
         Some(timed.map(|()| program))
-    }
-
-    /// Reads `id`, then the most probable token after it, and so on, `count` tokens in all or as
-    /// many as the device does at once, without the caller in between; gives the chosen tokens.
-    /// `None` where the device has no such thing: [`Session::step`] does.
-    ///
-    /// # Errors
-    /// As [`Session::step`].
-    pub fn greedy(&mut self, id: u32, count: usize) -> Option<Result<Vec<u32>, Error>> {
-        match &mut self.engine {
-            Engine::Cpu(_) => None,
-            #[cfg(feature = "cuda")]
-            Engine::Cuda(_) => Some(self.greedy_on_device(id, count)),
-        }
-    }
-
-    #[cfg(feature = "cuda")]
-    fn greedy_on_device(&mut self, id: u32, count: usize) -> Result<Vec<u32>, Error> {
-        self.check(&[id], &[0])?;
-        self.check_room(count)?;
-        let position = self.position;
-        let Engine::Cuda(session) = &mut self.engine else {
-            return Ok(Vec::new());
-        };
-        let chosen = session.greedy(id, count, position)?;
-        self.position += chosen.len();
-        Ok(chosen)
-    }
-
-    /// Where the time of a decode step goes, measured after the positions read so far. `None` on
-    /// the processor.
-    ///
-    /// # Errors
-    /// A device that was lost.
-    #[cfg(feature = "cuda")]
-    pub fn profile(&mut self) -> Option<Result<crate::cuda::profile::Profile, Error>> {
-        let Engine::Cuda(session) = &mut self.engine else {
-            return None;
-        };
-        let target = self.model.cuda()?.target(self.model.manifest());
-        Some(session.profile(target, self.position.min(self.context - 1)))
-    }
-
-    /// Bytes a second that the device reads from its memory, measured. `None` on the processor.
-    ///
-    /// # Errors
-    /// A device that was lost.
-    #[cfg(feature = "cuda")]
-    pub fn device_bandwidth(&self) -> Option<Result<f64, Error>> {
-        let Engine::Cuda(session) = &self.engine else {
-            return None;
-        };
-        let target = self.model.cuda()?.target(self.model.manifest());
-        Some(session.read_bandwidth(target))
     }
 
     /// Checks the tokens and picks the program.

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::nvrtc;
+use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_codegen::cuda::plan::{GpuOptions, GpuPlan, RING, plan};
 use rabitc_codegen::cuda::{Compiled, Compiler, Source};
 use rabitc_ir::Graph;
@@ -12,6 +13,7 @@ use rabitc_rbx::gpu::GpuKernel;
 use rabitc_rbx::{GpuTarget, SmArch};
 
 use super::emit::{self, Emit};
+use crate::tune::gpu::tables::GpuTables;
 
 /// Code for every GPU target.
 #[derive(Default)]
@@ -22,7 +24,7 @@ pub struct GpuCode {
     pub sections: Vec<(String, Vec<u8>)>,
 }
 
-/// Plans `graph` for every architecture, compiles the kernels and writes out the stages that
+/// Plans `graph` for every architecture by the measurements in `tables`, compiles the kernels and writes out the stages that
 /// `emits` asks for.
 ///
 /// # Errors
@@ -31,6 +33,7 @@ pub fn generate(
     graph: &Graph,
     arches: &[SmArch],
     planes: usize,
+    tables: &GpuTables,
     emits: &[Emit],
 ) -> Result<GpuCode> {
     let mut code = GpuCode::default();
@@ -45,7 +48,7 @@ pub fn generate(
     let compiler = Compiler::new()?;
     let (mut text, mut ptx, mut sass) = (String::new(), String::new(), String::new());
     for &arch in arches {
-        let plan = plan(graph, GpuOptions { arch, planes })
+        let plan = plan(graph, GpuOptions { arch, planes }, &|p| tables.find(p))
             .with_context(|| format!("planning for {arch}"))?;
         let sources: Vec<_> = plan.kernels.iter().map(|k| k.source(arch)).collect();
         let compiled = compile_all(&compiler, &sources, arch)?;
@@ -73,7 +76,10 @@ pub fn generate(
 }
 
 /// Compiles kernels on all cores, which the compiler allows.
-fn compile_all(compiler: &Compiler, sources: &[Source], arch: SmArch) -> Result<Vec<Compiled>> {
+///
+/// # Errors
+/// A kernel that does not compile.
+pub fn compile_all(compiler: &Compiler, sources: &[Source], arch: SmArch) -> Result<Vec<Compiled>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let share = sources.len().div_ceil(threads).max(1);
     std::thread::scope(|scope| {
@@ -99,6 +105,22 @@ fn compile_all(compiler: &Compiler, sources: &[Source], arch: SmArch) -> Result<
     })
 }
 
+/// A kernel's entry in a table, without the places of its code.
+pub fn kernel(source: &Source, compiled: &Compiled) -> GpuKernel {
+    GpuKernel {
+        name: source.name.clone(),
+        params: source.params.clone(),
+        threads: source.threads,
+        cluster: source.cluster,
+        shared: source.shared,
+        overlaps: source.overlaps,
+        cubin: (0, 0),
+        ptx: (0, 0),
+        resources: compiled.resources,
+        chosen_by: None,
+    }
+}
+
 /// Adds a target and its sections.
 fn add(
     code: &mut GpuCode,
@@ -115,21 +137,21 @@ fn add(
         to.extend_from_slice(bytes);
         (start, bytes.len())
     };
-    let kernels = sources
-        .iter()
-        .zip(compiled)
-        .map(|(source, compiled)| GpuKernel {
-            name: source.name.clone(),
-            params: source.params.clone(),
-            threads: source.threads,
-            cluster: source.cluster,
-            shared: source.shared,
-            overlaps: source.overlaps,
+    let chosen_by = |name: &str| {
+        let mut products = plan.products.iter();
+        let chosen = |p: &&Product| p.candidates[p.chosen].spec.name() == name;
+        products.find(chosen).map(|p| p.chosen_by.clone())
+    };
+    let kernels = sources.iter().zip(compiled).map(|(source, compiled)| {
+        // The driver wants an end to the text.
+        let ptx = [compiled.ptx.as_bytes(), &[0]].concat();
+        GpuKernel {
             cubin: append(&mut cubins, &compiled.cubin),
-            // The driver wants an end to the text.
-            ptx: append(&mut texts, &[compiled.ptx.as_bytes(), &[0]].concat()),
-            resources: compiled.resources,
-        });
+            ptx: append(&mut texts, &ptx),
+            chosen_by: chosen_by(&source.name),
+            ..kernel(source, compiled)
+        }
+    });
     let kernels = kernels.collect();
     let arch = options.arch;
     let (cubin_section, ptx_section) = (
@@ -148,6 +170,7 @@ fn add(
         setup: plan.setup,
         programs: plan.programs,
         next: plan.next,
+        sample: plan.sample,
         probe: plan.probe,
         ring: RING,
     });

@@ -20,6 +20,7 @@ use rabitc_passes::materialize::materialize;
 use rabitc_passes::svid::Init;
 use rabitc_rbx::{Level, Manifest, Model, SmArch};
 
+use crate::tune::gpu::tables::GpuTables;
 use emit::Emit;
 
 /// What is compiled, into what, and how.
@@ -32,6 +33,8 @@ pub struct Options {
     pub targets: Targets,
     /// Bit planes of activations in residual-binary products on GPUs, 8 or 16.
     pub planes: usize,
+    /// Measurements by which products on GPUs are cut.
+    pub gpu_tables: GpuTables,
     /// The code generator.
     pub backend: code::BackendChoice,
     /// What the passes are told.
@@ -144,6 +147,7 @@ pub fn assemble(
         &run_graph,
         &options.targets.gpus,
         options.planes,
+        &options.gpu_tables,
         &options.emit,
     )?;
     clock.lap("code");

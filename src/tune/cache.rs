@@ -9,6 +9,7 @@ use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::tiles::LayerShape;
 use serde::{Deserialize, Serialize};
 
+pub use super::gpu::entry::GpuEntry;
 use super::host::Host;
 
 /// Version of the file's form.
@@ -23,6 +24,9 @@ pub struct Cache {
     format: u32,
     /// One a machine and shape.
     pub entries: Vec<Entry>,
+    /// One a GPU and product.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuEntry>,
 }
 
 /// The candidates of one shape on one machine.
@@ -75,6 +79,7 @@ impl Default for Cache {
         Cache {
             format: FORMAT,
             entries: Vec::new(),
+            gpus: Vec::new(),
         }
     }
 }
@@ -109,6 +114,10 @@ impl Candidate {
 }
 
 impl Timing {
+    pub(super) fn is_sane(&self) -> bool {
+        self.median_ns.is_finite() && self.median_ns > 0.0
+    }
+
     /// Summarises measurements; `None` if there are none.
     pub fn of(samples: &[f64]) -> Option<Timing> {
         let mut sorted = samples.to_vec();
@@ -158,7 +167,11 @@ impl Cache {
         }
     }
 
-    fn parse(text: &str) -> Result<Cache> {
+    /// Reads the text of a cache.
+    ///
+    /// # Errors
+    /// As [`Cache::load`].
+    pub fn parse(text: &str) -> Result<Cache> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
@@ -171,7 +184,9 @@ impl Cache {
             );
         }
         let cache: Cache = serde_json::from_str(text)?;
-        match cache.entries.iter().all(Entry::is_sane) {
+        let sane =
+            cache.entries.iter().all(Entry::is_sane) && cache.gpus.iter().all(GpuEntry::is_sane);
+        match sane {
             true => Ok(cache),
             false => Err(anyhow!("it holds numbers that no measurement gives")),
         }
@@ -190,10 +205,26 @@ impl Cache {
     /// # Errors
     /// As [`Cache::load`], or a file that cannot be written.
     pub fn add(path: &Path, entries: Vec<Entry>) -> Result<()> {
+        Cache::change(path, |cache| entries.into_iter().for_each(|e| cache.put(e)))
+    }
+
+    /// Adds entries of GPUs, as [`Cache::add`] does.
+    ///
+    /// # Errors
+    /// As [`Cache::add`].
+    pub fn add_gpus(path: &Path, entries: Vec<GpuEntry>) -> Result<()> {
+        Cache::change(path, |cache| {
+            for entry in entries {
+                let same = |e: &GpuEntry| e.gpu == entry.gpu && e.problem == entry.problem;
+                cache.gpus.retain(|e| !same(e));
+                cache.gpus.push(entry);
+            }
+        })
+    }
+
+    fn change(path: &Path, change: impl FnOnce(&mut Cache)) -> Result<()> {
         let mut cache = Cache::load_or_new(path)?;
-        for entry in entries {
-            cache.put(entry);
-        }
+        change(&mut cache);
         let text = serde_json::to_string_pretty(&cache)? + "\n";
         write(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
     }
@@ -201,9 +232,9 @@ impl Cache {
 
 impl Entry {
     fn is_sane(&self) -> bool {
-        let time = |t: &Timing| t.median_ns.is_finite() && t.median_ns > 0.0;
         let sane = |c: &Candidate| {
-            (1..=MAX_ROW_TILES).contains(&c.row_tiles) && time(&c.decode) && time(&c.prompt)
+            let tiles = (1..=MAX_ROW_TILES).contains(&c.row_tiles);
+            tiles && c.decode.is_sane() && c.prompt.is_sane()
         };
         !self.candidates.is_empty() && self.candidates.iter().all(sane)
     }

@@ -93,8 +93,20 @@ impl Layer {
         Ok(())
     }
 
-    /// One element of the product, and how far from it a kernel may be.
+    /// One element of the product, and how far from it a kernel may be that reads tables of a code.
     fn expected(&self, token: usize, segment: usize, row: usize, code: Code) -> (f64, f64) {
+        self.element(token, segment, row, &|u| error(u, code))
+    }
+
+    /// One element of the product, and how far from it a kernel may be, where `error` says how far
+    /// off Σ ±u of a path may be.
+    pub fn element(
+        &self,
+        token: usize,
+        segment: usize,
+        row: usize,
+        error: &dyn Fn(&[f64]) -> f64,
+    ) -> (f64, f64) {
         let (d_in, d_out) = (self.shape.d_in, self.shape.segments[segment]);
         let x = &self.x[token * d_in..][..d_in];
         let octets = d_in.div_ceil(8);
@@ -121,7 +133,7 @@ impl Layer {
                 .sum();
             let g = f64::from(self.g[segment][index]);
             y += g * sum;
-            bound += g * error(&u, code);
+            bound += g * error(&u);
         }
         (y, bound + 2.0 * U * f64::from(y as f32).abs())
     }

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod choose;
+pub mod gpu;
 pub mod host;
 mod layer;
 mod measure;

@@ -1,30 +1,26 @@
 //! `rabitc compile`: a checkpoint becomes an artifact.
 
 mod report;
+mod tuned;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use rabitc_codegen::backend::Backend;
 use rabitc_frontend::LowerOptions;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
-use rabitc_passes::tiles::{LayerShape, Tiles};
+use rabitc_passes::tiles::Tiles;
 use rabitc_passes::{HeadForm, Pattern};
-use rabitc_rbx::Level;
-use rabitc_runtime::topology;
 
 use rabitc::compile::code::BackendChoice;
 use rabitc::compile::emit::Emit;
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
-use rabitc::tune::cache::{self, Cache};
-use rabitc::tune::choose;
-use rabitc::tune::host::{self, Host};
 
 use crate::{open, ui};
+use tuned::tuned;
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -77,7 +73,8 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_parser = ["auto", "cranelift", "llvm"])]
     backend: String,
     /// Use the tiles that `rabitc tune` measured on this machine; layers that were not measured get
-    /// the heuristic's. FILE is a cache other than tune's default
+    /// the heuristic's, or on GPUs those of the tables that come with this program, which are used
+    /// without this option too, or else the cost model's. FILE is a cache other than tune's default
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     tuned: Option<Option<PathBuf>>,
     /// Fewer positions than the model was made for, to save memory when it runs
@@ -169,15 +166,7 @@ fn options(args: &Args) -> Result<Options> {
         "int8" => Activations::Int8,
         _ => machine::activations(&machine),
     };
-    let tuned = match &args.tuned {
-        Some(file) => tuned(
-            file.as_deref(),
-            &*backend.backend()?,
-            &targets.levels,
-            activations,
-        )?,
-        None => BTreeMap::new(),
-    };
+    let (tuned, gpu_tables) = tuned(args, &*backend.backend()?, &targets, activations)?;
     Ok(Options {
         checkpoint: args.checkpoint.clone(),
         output: args.output.clone(),
@@ -186,6 +175,7 @@ fn options(args: &Args) -> Result<Options> {
             "int8" => 8,
             _ => 16,
         },
+        gpu_tables,
         backend,
         passes: rabitc_passes::Options {
             paths: args.paths.into(),
@@ -207,40 +197,6 @@ fn options(args: &Args) -> Result<Options> {
         emit: args.emit.clone(),
         record: record(args),
     })
-}
-
-/// The tiles that were measured here for the best of the targets that this machine runs.
-fn tuned(
-    file: Option<&Path>,
-    backend: &dyn Backend,
-    levels: &[Level],
-    activations: Activations,
-) -> Result<BTreeMap<LayerShape, usize>> {
-    let level = levels
-        .iter()
-        .copied()
-        .filter(|level| host::runs(*level))
-        .max();
-    let Some(level) = level else {
-        bail!("--tuned: this machine runs none of the targets");
-    };
-    let path = match file {
-        Some(path) => path.to_owned(),
-        None => cache::default_path().context("--tuned")?,
-    };
-    let cache = Cache::load_or_new(&path)?;
-    let host = Host::new(backend, level, activations, topology::default_threads())?;
-    let tiles = choose::tiles(&cache, &host);
-    if tiles.is_empty() {
-        bail!(
-            "--tuned: {} has no times of {} code for {level} with {} activations by this version \
-             on this processor: run `rabitc tune` first",
-            path.display(),
-            backend.name(),
-            activations.name(),
-        );
-    }
-    Ok(tiles)
 }
 
 /// The options that matter to the result; paths of this machine do not.

@@ -1,5 +1,7 @@
 //! `rabitc doctor`: what this machine has for compiling and running.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use rabitc::compile::code::BackendChoice;
 use rabitc::compile::gpu::nvdisasm;
@@ -31,7 +33,11 @@ struct Finding {
     name: &'static str,
     /// Whether it is there.
     found: bool,
-    /// Version and place, or why it is not there.
+    /// Version, if it has one that can be found out.
+    version: Option<String>,
+    /// Where it is, if it is a file.
+    path: Option<PathBuf>,
+    /// What else is known of it, or why it is not there and what to do about that.
     detail: String,
     /// What it is needed for.
     needed_for: &'static str,
@@ -39,16 +45,32 @@ struct Finding {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let mut findings = vec![cpu(), backend(), nvrtc(), disassembler()];
+    let mut findings = vec![cpu()];
+    findings.extend(backends());
+    findings.extend([nvrtc(), disassembler()]);
     findings.extend(gpus());
     if args.json {
         return ui::print_json(&findings);
     }
-    let lines = findings.iter().map(|f| {
-        let mark = if f.found { "found  " } else { "missing" };
-        format!("{mark}  {}: {} ({})\n", f.name, f.detail, f.needed_for)
-    });
+    let lines = findings.iter().map(Finding::line);
     ui::print(&lines.collect::<String>())
+}
+
+impl Finding {
+    fn line(&self) -> String {
+        let mark = if self.found { "found  " } else { "missing" };
+        let path = self.path.as_ref().map(|p| p.display().to_string());
+        let parts = [self.version.clone(), path, Some(self.detail.clone())];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let parts: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+        let (name, needed_for) = (self.name, self.needed_for);
+        format!("{mark}  {name}: {} ({needed_for})\n", parts.join(", "))
+    }
+
+    fn with(mut self, version: Option<String>, path: Option<PathBuf>) -> Finding {
+        (self.version, self.path) = (version, path);
+        self
+    }
 }
 
 fn finding(
@@ -61,6 +83,8 @@ fn finding(
     Finding {
         name,
         found,
+        version: None,
+        path: None,
         detail,
         needed_for,
     }
@@ -75,28 +99,34 @@ fn cpu() -> Finding {
     finding("processor", level, "running on the processor")
 }
 
-fn backend() -> Finding {
-    let backend = BackendChoice::Auto.backend().map(|b| b.name().to_string());
-    finding(
-        "code generator",
-        backend.map_err(|e| e.to_string()),
-        "--target cpu:…",
-    )
+/// Both code generators, the one that is there in every build first.
+fn backends() -> [Finding; 2] {
+    let choices = [
+        ("Cranelift", BackendChoice::Cranelift),
+        ("LLVM", BackendChoice::Llvm),
+    ];
+    choices.map(|(name, choice)| {
+        let backend = choice.backend().map(|_| "built in".to_string());
+        finding(name, backend.map_err(|e| e.to_string()), "--target cpu:…")
+    })
 }
 
 fn nvrtc() -> Finding {
-    let compiler = Compiler::new().map(|c| format!("{}, {}", c.describe(), c.library().display()));
-    finding(
-        "NVRTC",
-        compiler.map_err(|e| e.to_string()),
-        "--target cuda:…",
-    )
+    const FOR: &str = "--target cuda:…, tune --device cuda";
+    match Compiler::new() {
+        Ok(compiler) => finding("NVRTC", Ok(String::new()), FOR).with(
+            Some(compiler.describe()),
+            Some(compiler.library().to_path_buf()),
+        ),
+        Err(error) => finding("NVRTC", Err(error.to_string()), FOR),
+    }
 }
 
 fn disassembler() -> Finding {
-    let tool = nvdisasm().map(|path| path.display().to_string());
-    let tool = tool.ok_or_else(|| "run scripts/setup-nvrtc, or install CUDA".into());
-    finding("nvdisasm", tool, "--emit sass")
+    let missing = || "run scripts/setup-nvrtc, or install CUDA".to_string();
+    let tool = nvdisasm();
+    let found = tool.as_ref().map(|_| String::new()).ok_or_else(missing);
+    finding("nvdisasm", found, "--emit sass").with(None, tool)
 }
 
 /// The driver, and every device it has.
@@ -107,13 +137,14 @@ fn gpus() -> Vec<Finding> {
         Err(error) => return vec![finding("CUDA driver", Err(error.to_string()), RUN)],
     };
     let (major, minor) = installed.version;
-    let mut findings = vec![finding(
-        "CUDA driver",
-        Ok(format!("CUDA {major}.{minor}")),
-        RUN,
-    )];
+    let version = Some(format!("CUDA {major}.{minor}"));
+    let driver = finding("CUDA driver", Ok(String::new()), RUN);
+    let mut findings = vec![driver.with(version, None)];
     let devices = installed.devices.iter().enumerate();
-    findings.extend(devices.map(|(n, d)| finding("GPU", Ok(describe(n, d)), RUN)));
+    findings.extend(devices.map(|(n, d)| {
+        let arch = Some(d.arch.to_string());
+        finding("GPU", Ok(describe(n, d)), RUN).with(arch, None)
+    }));
     if installed.devices.is_empty() {
         findings.push(finding("GPU", Err("the driver has no device".into()), RUN));
     }
@@ -122,9 +153,8 @@ fn gpus() -> Vec<Finding> {
 
 fn describe(number: usize, device: &DeviceInfo) -> String {
     format!(
-        "cuda:{number}, {}, {}, {} multiprocessors, {} of memory, {} of L2 cache",
+        "cuda:{number}, {}, {} multiprocessors, {} of memory, {} of L2 cache",
         device.name,
-        device.arch,
         device.multiprocessors,
         ui::size(device.memory as u64),
         ui::size(device.l2 as u64)

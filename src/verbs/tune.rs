@@ -1,5 +1,6 @@
 //! `rabitc tune`: which tiles suit a model's layers on this machine.
 
+mod gpu;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use rabitc::tune::{Request, name, tune};
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::tiles::{Machine, Tiles};
 use rabitc_rbx::{Artifact, Level, Manifest};
+use rabitc_runtime::Device;
 
-use crate::open::ThreadArgs;
+use crate::open::{DeviceArgs, ThreadArgs};
 use crate::ui;
 
 /// Measure which tiles suit the layers of a model on this machine
@@ -34,6 +36,11 @@ use crate::ui;
 ///
 /// All times, the slow ones too, go into a cache file, by processor, code generator, threads and
 /// shape. `rabitc compile --tuned` reads it.
+///
+/// With --device cuda, the products of up to a few tokens are measured on the GPU: every way to cut
+/// one into blocks and clusters that the cost model does not rule out, compiled for that card,
+/// checked there, and timed in its place in a chain of launches with signs that come from memory:
+/// how one is best cut depends on its neighbours. The gain is over the cost model's choices.
 ///
 /// Candidates are measured in turns, so that what else the machine does hits all of them alike.
 /// The gain over the heuristic is cross-checked: the choice by one half of the rounds, its speed
@@ -68,6 +75,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     threads: ThreadArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -75,10 +84,14 @@ Examples:
   rabitc tune Qwen3-0.6B/config.json
   rabitc compile Qwen3-0.6B -o qwen.rbx --tuned
   rabitc tune llama-2-7b.json --activations f32 --paths 3 --budget 2m
-  rabitc tune model.rbx --threads 1 --cache times.json --json";
+  rabitc tune model.rbx --threads 1 --cache times.json --json
+  rabitc tune llama-2-7b.json --device cuda --budget 60s";
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
+    if let Device::Cuda(ordinal) = args.device.device {
+        return gpu::run(args, ordinal);
+    }
     let level = level(&args.target)?;
     let backend = BackendChoice::parse(&args.backend).backend()?;
     let machine = machine::machine(&*backend, &[level]);
@@ -171,7 +184,7 @@ fn level(target: &str) -> Result<Level> {
     };
     let targets = parse_targets(target)?;
     match targets.levels[..] {
-        _ if !targets.gpus.is_empty() => bail!("--target {target}: only CPUs are tuned so far"),
+        _ if !targets.gpus.is_empty() => bail!("--target {target}: for GPUs, give --device cuda"),
         [level] => Ok(level),
         _ => bail!("--target: one at a time is measured"),
     }

@@ -6,6 +6,7 @@
 //! A node whose kernels were checked before, at the same number of tokens, is not computed again.
 
 mod bounds;
+pub mod sampling;
 mod store;
 mod tolerance;
 

@@ -5,6 +5,7 @@ mod common;
 
 mod bench;
 mod eval;
+mod gpu;
 mod inspect;
 mod logits;
 mod run;

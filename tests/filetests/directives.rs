@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::{HeadForm, Options, Pattern};
+use rabitc_rbx::SmArch;
 
 /// A file test: its text and what its comments say.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub struct FileTest {
     pub passes: Vec<String>,
     /// Whether the graph is run.
     pub run: bool,
+    /// The GPU that kernels are emitted for, if any.
+    pub emit: Option<SmArch>,
+    /// What the names of the kernels begin with whose text is shown.
+    pub show: Vec<String>,
     /// Options of the passes.
     pub options: Options,
     /// Values of inputs: one list a step.
@@ -34,6 +39,8 @@ impl FileTest {
             verify: false,
             passes: Vec::new(),
             run: false,
+            emit: None,
+            show: Vec::new(),
             options: Options::default(),
             inputs: BTreeMap::new(),
             weights: BTreeMap::new(),
@@ -58,6 +65,7 @@ impl FileTest {
                     .split_whitespace()
                     .try_for_each(|word| option(&mut test.options, word))
                     .map_err(at)?,
+                "show" => test.show.extend(rest.split_whitespace().map(String::from)),
                 "input" => {
                     let (name, steps) = values(rest).map_err(at)?;
                     test.inputs.insert(name, steps);
@@ -77,6 +85,10 @@ impl FileTest {
 
     fn command(&mut self, words: &str) -> Result<(), String> {
         for word in words.split_whitespace() {
+            if let Some(arch) = word.strip_prefix("emit=cuda:") {
+                (self.verify, self.emit) = (true, Some(arch.parse()?));
+                continue;
+            }
             match (word, word.strip_prefix("pass=")) {
                 ("parse", _) => {}
                 ("verify", _) => self.verify = true,
@@ -148,6 +160,10 @@ fn mistakes_in_a_test_are_errors() {
     );
     assert_eq!(error("# test fly"), "line 1: unknown command `fly`");
     assert_eq!(error("# test pass=fuse"), "line 1: no pass `fuse`");
+    assert_eq!(
+        error("# test emit=cuda:sm_20"),
+        "line 1: sm_20 is older than sm_80, or unknown"
+    );
     assert_eq!(
         error("# test run\n# option head=x"),
         "line 2: unknown head `x`"

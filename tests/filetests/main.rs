@@ -8,6 +8,8 @@
 //! # test run                       run the graph, snapshot its outputs
 //! # test pass=fuse-paths,tile      run these passes, snapshot the graph
 //! # test pass=fuse-paths run       … and check that the graph computes the same after them
+//! # test pass=all emit=cuda:sm_90  … and plan it for a GPU, snapshot the launches
+//! # show embed gate                … and the text of the kernels whose names begin so
 //! # option paths=3 head=int8       options of the passes, see `directives.rs`
 //! # input ids = [1, 2] / [3]       an input's values, step by step
 //! # weight w = [1, -2.5]           a weight's values
@@ -18,6 +20,7 @@
 //! a comment `# error: text` must fail with exactly this text on exactly this line.
 
 mod directives;
+mod emit;
 mod execute;
 mod outcome;
 mod values;

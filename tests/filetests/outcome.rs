@@ -6,7 +6,7 @@ use rabitc_ir::{Graph, GraphError};
 use rabitc_passes::PassError;
 
 use crate::directives::FileTest;
-use crate::{execute, values};
+use crate::{emit, execute, values};
 
 /// An error with the line it concerns.
 #[derive(Debug, PartialEq)]
@@ -56,9 +56,20 @@ fn outcome(test: &FileTest) -> Result<String, Refusal> {
         if test.run {
             execute::compare(test, &reference, &graph).map_err(|e| of_node("", &e))?;
         }
-        return Ok(print(&graph));
     }
-    if !test.run {
+    if let Some(arch) = test.emit {
+        return emit::cuda(&graph, arch, &test.show).map_err(|e| {
+            // `planning: %node: message`
+            let node = e
+                .split_once('%')
+                .and_then(|(_, rest)| rest.split_once(": "));
+            match node {
+                Some((node, reason)) => of_node(node, reason),
+                None => of_node("", &e),
+            }
+        });
+    }
+    if !test.run || !test.passes.is_empty() {
         return Ok(print(&graph));
     }
     let weights = values::weights(test, &graph).map_err(|e| of_node("", &e))?;

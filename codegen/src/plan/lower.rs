@@ -6,10 +6,10 @@ use rabitc_ir::ops::gate::Activation;
 use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::{Items, Scalar};
 
-use super::PlanOptions;
 use super::launch::{
     Buffer, BufferId, HostLaunch, Launch, LaunchWork, Operand, View, per_row, row_scalar,
 };
+use super::{PlanOptions, nodes};
 use crate::CodegenError;
 use crate::kernels::attention::Attention;
 use crate::kernels::elementwise::{Elementwise, Function};
@@ -160,26 +160,20 @@ impl Lowering<'_> {
     }
 
     pub(super) fn unsupported(&self, id: NodeId, reason: &str) -> CodegenError {
-        CodegenError::plan(format!("%{}: {reason}", self.graph.node(id).name))
+        nodes::unsupported(self.graph, id, reason)
     }
 
     pub(super) fn view(&self, id: NodeId) -> Result<View, CodegenError> {
-        let view = self.views.get(&id).copied();
-        view.ok_or_else(|| self.unsupported(id, "is read but has no place in memory"))
+        nodes::place(self.graph, &self.views, id)
     }
 
-    /// Form of a float operand.
     pub(super) fn float(&self, id: NodeId) -> Result<Float, CodegenError> {
-        let dtype = self.graph.ty(id).dtype;
-        Float::of(dtype).ok_or_else(|| self.unsupported(id, &format!("{dtype} is no float type")))
+        nodes::float(self.graph, id)
     }
 
     /// A named tensor of the artifact.
     pub(super) fn weight(&self, id: NodeId) -> Result<Operand, CodegenError> {
-        match self.graph.op(id) {
-            Op::Weight(w) => Ok(Operand::Weight(w.name.clone())),
-            _ => Err(self.unsupported(id, "is no tensor of the artifact")),
-        }
+        nodes::weight(self.graph, id).map(|name| Operand::Weight(name.into()))
     }
 
     pub(super) fn buffer(&mut self, row_bytes: usize) -> BufferId {

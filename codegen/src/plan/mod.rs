@@ -4,6 +4,7 @@
 pub(crate) mod launch;
 mod lower;
 mod lower_rb;
+pub mod nodes;
 mod phase;
 pub(crate) mod place;
 

@@ -124,10 +124,10 @@ fn median_time(device: &Device, work: &dyn Fn() -> Result<(), Error>) -> Result<
 }
 
 /// A point in time on a stream.
-struct Event(sys::CUevent);
+pub(super) struct Event(sys::CUevent);
 
 impl Event {
-    fn new() -> Result<Event, Error> {
+    pub fn new() -> Result<Event, Error> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is to a local.
         let code = unsafe { sys::cuEventCreate(&mut event, 0) };
@@ -135,7 +135,7 @@ impl Event {
         Ok(Event(event))
     }
 
-    fn record(&self, device: &Device) -> Result<(), Error> {
+    pub fn record(&self, device: &Device) -> Result<(), Error> {
         // SAFETY: event and stream are alive.
         check(
             unsafe { sys::cuEventRecord(self.0, device.stream()) },
@@ -143,7 +143,7 @@ impl Event {
         )
     }
 
-    fn seconds_until(&self, end: &Event) -> Result<f64, Error> {
+    pub fn seconds_until(&self, end: &Event) -> Result<f64, Error> {
         let mut milliseconds = 0.0;
         // SAFETY: both were recorded and waited for.
         let code = unsafe { sys::cuEventElapsedTime_v2(&mut milliseconds, self.0, end.0) };

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use rabitc_rbx::Manifest;
-use rabitc_rbx::gpu::{GpuArg, GpuProgram, GpuStep, RopeTable};
+use rabitc_rbx::gpu::{GpuArg, GpuProgram, GpuStep};
 
+use super::choose::{Choice, Choosers};
 use super::driver::DeviceMemory;
 use super::graph::Graph;
-use super::launch::ReadyLaunch;
+use super::launch::{Kernel, ReadyLaunch};
 use super::model::CudaModel;
+use super::places::{Places, SCRATCH, STATE, rope_bytes};
 use crate::error::Error;
 
-/// Places in the small buffer that the host writes before a step.
-const STATE: usize = 0;
-const STATE_BYTES: usize = 64;
 /// Programs for more tokens than this are launched kernel by kernel.
 const RECORDED: usize = 8;
 
@@ -21,36 +20,32 @@ const RECORDED: usize = 8;
 pub struct CudaSession {
     // Dropped first: they point into everything below.
     steps: Vec<Option<Graph>>,
-    greedy: Option<Graph>,
+    pub(super) choosers: Choosers,
     programs: Vec<ReadyProgram>,
-    memory: DeviceMemory,
-    places: Places,
+    pub(super) memory: DeviceMemory,
+    pub(super) places: Places,
     capacity: usize,
-    ring: usize,
     vocab: usize,
     logits: Vec<f32>,
     inputs: Vec<u8>,
     model: Arc<CudaModel>,
 }
 
-struct ReadyProgram {
+/// A program with every pointer resolved.
+pub(super) struct ReadyProgram {
     launches: Vec<ReadyLaunch>,
     max_tokens: usize,
-    logits: usize,
+    /// Byte offset of the logits in the session's memory.
+    pub logits: usize,
     arena_bytes: usize,
 }
 
-/// Byte offsets in the session's memory.
-struct Places {
-    ids: usize,
-    rows: usize,
-    ring: usize,
-    arena: usize,
-    ropes: Vec<usize>,
-    caches: usize,
-    /// Bytes of the keys of a layer; as many values follow.
-    cache_bytes: usize,
-    end: usize,
+impl ReadyProgram {
+    /// Launches everything for `tokens` tokens and `rows` rows.
+    pub fn run(&self, kernels: &[Kernel], tokens: usize, rows: usize) -> Result<(), Error> {
+        let mut launches = self.launches.iter();
+        launches.try_for_each(|l| l.run(kernels, tokens, rows))
+    }
 }
 
 impl CudaSession {
@@ -71,12 +66,11 @@ impl CudaSession {
         }
         let mut session = CudaSession {
             steps: Vec::new(),
-            greedy: None,
+            choosers: Choosers::default(),
             programs: Vec::new(),
             memory,
             places,
             capacity,
-            ring: target.ring,
             vocab: manifest.model.vocab_size,
             logits: Vec::new(),
             inputs: Vec::new(),
@@ -86,8 +80,10 @@ impl CudaSession {
             let ready = session.ready(program)?;
             session.programs.push(ready);
         }
-        let next = session.ready_launch(&target.next)?;
-        session.record(&next)?;
+        session.record()?;
+        let [next, sample] = [&target.next, &target.sample].map(|s| session.ready_launch(s));
+        session.choosers = Choosers::new(next?, sample?, target.ring);
+        session.record_choice(Choice::Best)?;
         model.device.synchronize()?;
         Ok(session)
     }
@@ -139,44 +135,25 @@ impl CudaSession {
     }
 
     fn resolve(&self, arg: &GpuArg) -> Option<u64> {
-        let p = &self.places;
-        let cache = |n: usize| {
-            let start = p.cache_bytes.checked_mul(n)?.checked_add(p.caches)?;
-            (start + p.cache_bytes <= p.end).then_some(start)
-        };
-        let offset = match arg {
-            GpuArg::Arena(offset) => p.arena + offset,
-            GpuArg::Keys(layer) => cache(2 * layer)?,
-            GpuArg::Values(layer) => cache(2 * layer + 1)?,
-            GpuArg::Rope(number) => *p.ropes.get(*number)?,
-            GpuArg::Ids => p.ids,
-            GpuArg::Rows => p.rows,
-            GpuArg::Ring => p.ring,
-            GpuArg::State => STATE,
-            GpuArg::Weight(_) | GpuArg::Derived(_) => return None,
-        };
-        Some(self.memory.at(offset))
+        Some(self.memory.at(self.places.offset(arg)?))
     }
 
     /// Records the programs for few tokens, for as many tokens and rows as they take: kernels look
-    /// up how many there are, and what is computed of others is never read. The one for a single
-    /// token is recorded once more with the choice of the next.
-    fn record(&mut self, next: &ReadyLaunch) -> Result<(), Error> {
-        let (device, kernels) = (&self.model.device, &self.model.kernels);
+    /// up how many there are, and what is computed of others is never read.
+    fn record(&mut self) -> Result<(), Error> {
+        let device = &self.model.device;
         for program in &self.programs {
             let most = program.max_tokens;
-            let all = || {
-                let mut launches = program.launches.iter();
-                launches.try_for_each(|l| l.run(kernels, most, most))
-            };
+            let all = || program.run(&self.model.kernels, most, most);
             let recorded = (most <= RECORDED).then(|| Graph::record(device, all));
             self.steps.push(recorded.transpose()?);
-            if most == 1 {
-                let with_choice = || all().and_then(|()| next.run(kernels, 1, 1));
-                self.greedy = Some(Graph::record(device, with_choice)?);
-            }
         }
         Ok(())
+    }
+
+    /// The program for one token, which the choice of the next can follow.
+    pub(super) fn decode(&self) -> Option<&ReadyProgram> {
+        self.programs.first().filter(|p| p.max_tokens == 1)
     }
 
     /// Copies what a step reads to the device.
@@ -213,12 +190,12 @@ impl CudaSession {
 
     /// Addresses of 8 bytes that the host may write, and of a word after them.
     pub(super) fn scratch(&self) -> (u64, u64) {
-        let at = self.memory.at(STATE + STATE_BYTES);
+        let at = self.memory.at(SCRATCH);
         (at, at + 8)
     }
 
     pub(super) fn write_scratch(&self, bytes: &[u8]) -> Result<(), Error> {
-        self.memory.write(STATE + STATE_BYTES, bytes)
+        self.memory.write(SCRATCH, bytes)
     }
 
     /// The program for so many tokens.
@@ -244,13 +221,7 @@ impl CudaSession {
         let ready = &self.programs[program];
         match (&self.steps[program], rows) {
             (Some(graph), [_, ..]) => graph.run()?,
-            _ => {
-                let kernels = &self.model.kernels;
-                ready
-                    .launches
-                    .iter()
-                    .try_for_each(|l| l.run(kernels, ids.len(), rows.len()))?;
-            }
+            _ => ready.run(&self.model.kernels, ids.len(), rows.len())?,
         }
         let count = rows.len() * self.vocab;
         self.logits.resize(count.max(self.logits.len()), 0.0);
@@ -284,35 +255,6 @@ impl CudaSession {
         }
         Ok(())
     }
-
-    /// Reads `id` and then, step by step, the most probable token: `count` steps without the host,
-    /// at most as many as the ring holds. Gives the chosen tokens.
-    pub(crate) fn greedy(
-        &mut self,
-        id: u32,
-        count: usize,
-        position: usize,
-    ) -> Result<Vec<u32>, Error> {
-        self.model.device.bind()?;
-        let count = count.min(self.ring);
-        let Some(graph) = self.greedy.take() else {
-            return Err(Error::Step {
-                reason: "the artifact has no program for one token".into(),
-            });
-        };
-        let launched = self
-            .write_inputs(&[id], &[0], position)
-            .and_then(|()| (0..count).try_for_each(|_| graph.run()));
-        self.greedy = Some(graph);
-        launched?;
-        let mut bytes = vec![0u8; self.ring * 4];
-        self.memory.read(self.places.ring, &mut bytes)?;
-        let chosen = |n: usize| {
-            let at = (position + n) % self.ring * 4;
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        Ok((0..count).map(chosen).collect())
-    }
 }
 
 impl Drop for CudaSession {
@@ -323,53 +265,4 @@ impl Drop for CudaSession {
             .bind()
             .and_then(|()| self.model.device.synchronize());
     }
-}
-
-impl Places {
-    /// `None` if the sizes overflow.
-    fn new(manifest: &Manifest, target: &rabitc_rbx::GpuTarget, capacity: usize) -> Option<Places> {
-        let most = target.programs.iter().map(|p| p.max_tokens).max()?;
-        let arena = target.programs.iter().map(|p| p.arena_bytes).max()?;
-        let mut end = 0usize;
-        let mut reserve = |bytes: usize| {
-            let start = end;
-            end = end.checked_add(bytes.checked_next_multiple_of(256)?)?;
-            Some(start)
-        };
-        reserve(STATE_BYTES)?;
-        let ids = reserve(most.checked_mul(4)?)?;
-        let rows = reserve(most.checked_mul(4)?)?;
-        let ring = reserve(target.ring.checked_mul(4)?)?;
-        let arena = reserve(arena)?;
-        let tables = target.rope_tables.iter();
-        let ropes =
-            tables.map(|t| reserve(t.inv_freq.len().checked_mul(8)?.checked_mul(capacity)?));
-        let ropes = ropes.collect::<Option<Vec<_>>>()?;
-        let model = &manifest.model;
-        let row = model.head_dim.checked_next_multiple_of(8)?.checked_mul(2)?;
-        let cache_bytes = model.n_kv_heads.checked_mul(capacity)?.checked_mul(row)?;
-        let caches = reserve(cache_bytes.checked_mul(2)?.checked_mul(model.n_layers)?)?;
-        Some(Places {
-            ids,
-            rows,
-            ring,
-            arena,
-            ropes,
-            caches,
-            cache_bytes,
-            end,
-        })
-    }
-}
-
-/// cos and sin of every position, as the host computes them for CPU programs.
-fn rope_bytes(table: &RopeTable, positions: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(table.inv_freq.len() * 8 * positions);
-    for position in 0..positions {
-        let angles = table.inv_freq.iter().map(|f| position as f32 * f);
-        let cos = angles.clone().map(|a| a.cos() * table.attention_factor);
-        let sin = angles.map(|a| a.sin() * table.attention_factor);
-        bytes.extend(cos.chain(sin).flat_map(f32::to_le_bytes));
-    }
-    bytes
 }

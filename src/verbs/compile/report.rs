@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rabitc::compile::Summary;
 use rabitc::tune::shapes::of_artifact;
 use rabitc_passes::tiles::LayerShape;
-use rabitc_rbx::Layer;
+use rabitc_rbx::{GpuTarget, Layer};
 use serde_json::json;
 
 use crate::ui::{Align, Table, size};
@@ -48,13 +48,33 @@ pub fn table(summary: &Summary, tuned: &Tuned) -> String {
             format!("tiles: {measured} layers as measured, {other} by the heuristic\n")
         }
     };
+    let products = summary.manifest.gpus.iter().map(products);
+    let products: String = products.collect();
     format!(
-        "{table}\ncheckpoint {}, artifact {}; code for {}\n{tiles}{}\n",
+        "{table}\ncheckpoint {}, artifact {}; code for {}\n{tiles}{products}{}\n",
         size(summary.source_bytes),
         size(summary.output_bytes),
         levels.collect::<Vec<_>>().join(", "),
         times.collect::<Vec<_>>().join(", "),
     )
+}
+
+/// What the choices of a GPU target's products rest on.
+fn products(target: &GpuTarget) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in target.kernels.iter().filter_map(|k| k.chosen_by.as_deref()) {
+        *counts.entry(reason).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(reason, n)| format!("{n} {reason}"));
+    let counts: Vec<String> = counts.collect();
+    match counts.is_empty() {
+        true => String::new(),
+        false => format!(
+            "tiles of products on {}: {}\n",
+            target.arch,
+            counts.join(", ")
+        ),
+    }
 }
 
 /// How many residual-binary layers have tiles as measured, and by the heuristic.

@@ -21,6 +21,7 @@ fn one(artifact: &Artifact, target: &GpuTarget) -> String {
         ("registers", Align::Right),
         ("shared", Align::Right),
         ("spilled", Align::Right),
+        ("tile by", Align::Left),
     ]);
     for (number, kernel) in target.kernels.iter().enumerate() {
         let r = &kernel.resources;
@@ -32,6 +33,7 @@ fn one(artifact: &Artifact, target: &GpuTarget) -> String {
             r.registers.to_string(),
             ui::size(u64::from(kernel.shared + r.shared)),
             ui::size(u64::from(r.spill_stores)),
+            kernel.chosen_by.clone().unwrap_or_default(),
         ]);
     }
     format!(

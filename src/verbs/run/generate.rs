@@ -17,7 +17,7 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Tokens that end the text.
     pub eos: Vec<u32>,
-    /// Whether the most probable token is always taken, so that a device may choose by itself.
+    /// Whether the most probable token is always taken.
     pub greedy: bool,
 }
 
@@ -103,10 +103,8 @@ pub fn generate(
         if ahead.is_empty() && session.position() == session.context() {
             break Finish::Context;
         }
-        next = match limits.greedy {
-            true => ahead.next(session, sampler, next, limits.max_tokens - ids.len())?,
-            false => sampler.sample(session.step(&[next], &[0])?)?,
-        };
+        let wanted = limits.max_tokens - ids.len();
+        next = ahead.next(session, sampler, next, wanted, limits.greedy)?;
     };
     ahead.forget(session);
     let steps = Timed {
@@ -132,22 +130,31 @@ impl Ahead {
         self.chosen.is_empty()
     }
 
-    /// The token after `id`, of which at most `wanted` are still wanted.
+    /// The token after `id`, of which at most `wanted` are still wanted; the most probable one if
+    /// `greedy`, else as the sampler says.
     fn next(
         &mut self,
         session: &mut Session,
         sampler: &mut Sampler,
         id: u32,
         wanted: usize,
+        greedy: bool,
     ) -> Result<u32> {
         if self.chosen.is_empty() {
             let room = session.context() - session.position();
-            match session.greedy(id, AHEAD.min(wanted).min(room)) {
+            let count = AHEAD.min(wanted).min(room);
+            let chosen = match greedy {
+                true => session.greedy(id, count),
+                false => session.sample(id, count, sampler),
+            };
+            match chosen {
                 Some(chosen) => self.chosen.extend(chosen?),
                 None => return Ok(sampler.sample(session.step(&[id], &[0])?)?),
             }
         }
-        Ok(self.chosen.pop_front().unwrap_or(id))
+        let next = self.chosen.pop_front().unwrap_or(id);
+        sampler.accept(next)?;
+        Ok(next)
     }
 
     /// Takes back what the session has read of tokens that nobody asked for.

@@ -101,6 +101,7 @@ fn load(device: &Arc<Device>, source: &Source, compiled: &Compiled) -> Result<Ke
         cubin: (0, compiled.cubin.len()),
         ptx: (0, 0),
         resources: Resources::default(),
+        chosen_by: None,
     };
     let loaded = Kernel::load(device, &kernel, &compiled.cubin);
     loaded.map_err(|e| EngineError::new(e.to_string()))

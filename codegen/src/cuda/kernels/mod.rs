@@ -15,5 +15,6 @@ pub mod rb_repack;
 pub mod read_memory;
 pub mod rms_norm;
 pub mod rotate_append;
+pub mod sample;
 pub mod select_rows;
 pub mod train;

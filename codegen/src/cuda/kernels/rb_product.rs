@@ -75,7 +75,8 @@ impl RbProduct {
         self.layout.input_tiles().div_ceil(self.tile.splits)
     }
 
-    fn gated(&self) -> bool {
+    /// Whether two paired segments become one result.
+    pub fn gated(&self) -> bool {
         matches!(self.finish, Finish::Gate(_))
     }
 
@@ -173,9 +174,9 @@ impl RbProduct {
     }
 }
 
-impl CudaSpec for RbProduct {
-    fn name(&self) -> String {
-        let t = &self.tile;
+impl RbProduct {
+    /// The name without the tile.
+    pub fn problem_name(&self) -> String {
         let finish = match self.finish {
             Finish::Store => "store".into(),
             Finish::Residual(stride) => format!("add{stride}"),
@@ -185,18 +186,23 @@ impl CudaSpec for RbProduct {
             .norm
             .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_product_{}_t{}{}_b{}_x{}{}{norm}_{finish}_s{}r{}w{}d{}",
+            "rb_product_{}_t{}{}_b{}_x{}{}{norm}_{finish}",
             self.layout.shape_name(),
             self.tokens,
             if self.by_rows { "rows" } else { "" },
             self.planes,
             self.x_stride,
             if self.x_aligned { "" } else { "u" },
-            t.splits,
-            t.row_tiles,
-            t.warps,
-            t.slots
         )
+    }
+}
+
+impl CudaSpec for RbProduct {
+    fn name(&self) -> String {
+        let t = &self.tile;
+        let problem = self.problem_name();
+        let (splits, row_tiles, warps, slots) = (t.splits, t.row_tiles, t.warps, t.slots);
+        format!("{problem}_s{splits}r{row_tiles}w{warps}d{slots}")
     }
 
     fn source(&self, arch: SmArch) -> Source {

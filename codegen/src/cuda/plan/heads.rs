@@ -16,7 +16,7 @@ const MOST_CHANNELS: usize = 256;
 /// Blocks that share the cache of a key/value head.
 const SPLITS: usize = 8;
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     pub(super) fn attention(&mut self, here: &Here, op: &Attention) -> Result<(), CodegenError> {
         if !op.head_dim.is_multiple_of(2) || op.head_dim > MOST_CHANNELS {
             let reason = format!(

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 
 use rabitc_ir::ops::gate::Activation;
-use rabitc_ir::ops::residual_binary::ResidualBinary;
-use rabitc_ir::ops::rms_norm::RmsNorm as RmsNormOp;
 use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
@@ -12,14 +10,12 @@ use super::fuse::Fusions;
 use super::table::Table;
 use super::{GpuOptions, Mode};
 use crate::CodegenError;
-use crate::cuda::kernels::elementwise::{COLUMNS, Elementwise, Function};
-use crate::cuda::kernels::embed::Embed;
+use crate::cuda::kernels::elementwise::Function;
 use crate::cuda::kernels::linear::{Linear, Norm, Weight};
-use crate::cuda::kernels::rms_norm::RmsNorm;
-use crate::cuda::kernels::select_rows::SelectRows;
 use crate::cuda::source::CudaSpec;
 use crate::kernels::Float;
 use crate::plan::launch::{Buffer, BufferId};
+use crate::plan::nodes;
 
 /// A pointer argument before buffers have places.
 #[derive(Clone, Debug)]
@@ -67,8 +63,10 @@ pub struct Lowered {
 /// A value's place: columns of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    buffer: BufferId,
-    column: usize,
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First column, in f32 elements.
+    pub column: usize,
     /// f32 elements a row.
     pub stride: usize,
 }
@@ -95,7 +93,8 @@ pub struct Here {
     /// Its operands.
     pub operands: Vec<NodeId>,
     rows: Dim,
-    d: usize,
+    /// Columns of the result.
+    pub d: usize,
 }
 
 impl Here {
@@ -114,12 +113,12 @@ impl Here {
 }
 
 /// The state of lowering one program.
-pub struct Lowering<'a> {
+pub struct Lowering<'a, 'm> {
     pub(super) graph: &'a Graph,
     pub(super) mode: Mode,
     pub(super) options: GpuOptions,
     pub(super) fusions: &'a Fusions,
-    pub(super) table: &'a mut Table,
+    pub(super) table: &'a mut Table<'m>,
     launches: Vec<Launch>,
     buffers: Vec<Buffer>,
     views: HashMap<NodeId, View>,
@@ -131,7 +130,7 @@ pub fn lower(
     mode: Mode,
     options: GpuOptions,
     fusions: &Fusions,
-    table: &mut Table,
+    table: &mut Table<'_>,
 ) -> Result<Lowered, CodegenError> {
     let mut l = Lowering {
         graph,
@@ -161,7 +160,7 @@ pub fn lower(
     })
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     fn node(&mut self, id: NodeId) -> Result<(), CodegenError> {
         let (graph, ty) = (self.graph, self.graph.ty(id));
         let here = Here {
@@ -222,26 +221,20 @@ impl Lowering<'_> {
     }
 
     pub(super) fn unsupported(&self, id: NodeId, reason: &str) -> CodegenError {
-        CodegenError::plan(format!("%{}: {reason}", self.graph.node(id).name))
+        nodes::unsupported(self.graph, id, reason)
     }
 
     pub(super) fn view(&self, id: NodeId) -> Result<View, CodegenError> {
-        let view = self.views.get(&id).copied();
-        view.ok_or_else(|| self.unsupported(id, "is read but has no place in memory"))
+        nodes::place(self.graph, &self.views, id)
     }
 
-    /// Form of a float operand.
     pub(super) fn float(&self, id: NodeId) -> Result<Float, CodegenError> {
-        let dtype = self.graph.ty(id).dtype;
-        Float::of(dtype).ok_or_else(|| self.unsupported(id, &format!("{dtype} is no float type")))
+        nodes::float(self.graph, id)
     }
 
     /// A named tensor of the artifact.
     pub(super) fn weight(&self, id: NodeId) -> Result<GpuArg, CodegenError> {
-        match self.graph.op(id) {
-            Op::Weight(w) => Ok(GpuArg::Weight(w.name.clone())),
-            _ => Err(self.unsupported(id, "is no tensor of the artifact")),
-        }
+        nodes::weight(self.graph, id).map(|name| GpuArg::Weight(name.into()))
     }
 
     pub(super) fn buffer(&mut self, row_bytes: usize) -> BufferId {
@@ -297,78 +290,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn embed(&mut self, here: &Here, scale: f32) -> Result<(), CodegenError> {
-        let table = here.operands[0];
-        let vocab = self.graph.ty(table).shape[0].fixed().unwrap_or(1);
-        let spec = Embed {
-            d: here.d,
-            vocab,
-            table: self.float(table)?,
-            scale,
-        };
-        let args = vec![
-            Operand::Arg(GpuArg::Ids),
-            Operand::Arg(self.weight(table)?),
-            self.result(here),
-        ];
-        self.launch(here, spec, [here.blocks(1), Blocks::ONE, Blocks::ONE], args);
-        Ok(())
-    }
-
-    fn select_rows(&mut self, here: &Here) -> Result<(), CodegenError> {
-        let x = self.view(here.operands[0])?;
-        let spec = SelectRows {
-            d: here.d,
-            x_stride: x.stride,
-        };
-        let args = vec![x.read(), Operand::Arg(GpuArg::Rows), self.result(here)];
-        self.launch(here, spec, [here.blocks(1), Blocks::ONE, Blocks::ONE], args);
-        Ok(())
-    }
-
-    fn rms_norm(
-        &mut self,
-        here: &Here,
-        operands: &[NodeId],
-        op: &RmsNormOp,
-        residual: Option<View>,
-    ) -> Result<(), CodegenError> {
-        let x = self.view(operands[0])?;
-        let group = self.graph.ty(operands[1]).last().unwrap_or(here.d);
-        let spec = RmsNorm {
-            d: here.d,
-            group,
-            x_stride: x.stride,
-            weight: self.float(operands[1])?,
-            eps: op.eps,
-            unit_offset: op.unit_offset,
-            residual: residual.map(|r| r.stride),
-        };
-        let mut args = vec![x.read(), Operand::Arg(self.weight(operands[1])?)];
-        args.extend(residual.map(|r| r.read()));
-        args.push(self.result(here));
-        let groups = Blocks::Fixed((here.d / group) as u32);
-        self.launch(here, spec, [here.blocks(1), groups, Blocks::ONE], args);
-        Ok(())
-    }
-
-    /// A sum, together with the norm of one of its terms where there is one.
-    fn add(&mut self, here: &Here) -> Result<(), CodegenError> {
-        if !self.fusions.sums.contains(&here.id) {
-            return self.elementwise(here, Function::Add);
-        }
-        for &norm in &here.operands {
-            if let (Some((sum, other)), Op::RmsNorm(op)) =
-                (self.fusions.norm_add.get(&norm), self.graph.op(norm))
-                && *sum == here.id
-            {
-                let residual = self.view(*other)?;
-                return self.rms_norm(here, &self.graph.operands(norm), op, Some(residual));
-            }
-        }
-        Err(self.unsupported(here.id, "its norm is gone"))
-    }
-
     fn linear(&mut self, here: &Here, weight: Weight) -> Result<(), CodegenError> {
         let before = here.operands[0];
         let taken = self.single() && self.fusions.before_linear.contains(&before);
@@ -408,51 +329,5 @@ impl Lowering<'_> {
         ];
         self.launch(here, spec, grid, args);
         Ok(())
-    }
-
-    fn elementwise(&mut self, here: &Here, function: Function) -> Result<(), CodegenError> {
-        let a = self.view(here.operands[0])?;
-        let mut args = vec![a.read()];
-        let mut b_stride = 0;
-        if let Some(&second) = here.operands.get(1) {
-            if let Function::AddBias(_) = function {
-                args.push(Operand::Arg(self.weight(second)?));
-            } else {
-                let b = self.view(second)?;
-                b_stride = b.stride;
-                args.push(b.read());
-            }
-        }
-        args.push(self.result(here));
-        let spec = Elementwise {
-            function,
-            d: here.d,
-            a_stride: a.stride,
-            b_stride,
-        };
-        let pieces = Blocks::Fixed(here.d.div_ceil(COLUMNS) as u32);
-        self.launch(here, spec, [here.blocks(1), pieces, Blocks::ONE], args);
-        Ok(())
-    }
-
-    /// The gate ahead of a product, as a kernel of its own.
-    pub(super) fn gate(&mut self, here: &Here, op: &ResidualBinary) -> Result<View, CodegenError> {
-        let (gate, up) = (self.view(here.operands[0])?, self.view(here.operands[1])?);
-        let d = self.graph.ty(here.operands[0]).last().unwrap_or(0);
-        let buffer = self.buffer(d * 4);
-        let spec = Elementwise {
-            function: Function::Gate(op.act),
-            d,
-            a_stride: gate.stride,
-            b_stride: up.stride,
-        };
-        let pieces = Blocks::Fixed(d.div_ceil(COLUMNS) as u32);
-        let args = vec![gate.read(), up.read(), Operand::to(buffer)];
-        self.launch(here, spec, [here.blocks(1), pieces, Blocks::ONE], args);
-        Ok(View {
-            buffer,
-            column: 0,
-            stride: d,
-        })
     }
 }

@@ -3,9 +3,12 @@
 //! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
 //! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
 
+pub mod cost;
 mod fuse;
 mod heads;
 mod lower;
+mod ops;
+pub mod product;
 mod residual_binary;
 mod table;
 mod tile;
@@ -17,9 +20,10 @@ use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuProgram, GpuStep, RopeTable};
 use crate::CodegenError;
 use crate::cuda::kernels::argmax::Argmax;
 use crate::cuda::kernels::read_memory::ReadMemory;
+use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
-pub use tile::choose as choose_tile;
+use product::{Measured, Product};
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -72,21 +76,30 @@ pub struct GpuPlan {
     pub setup: Vec<GpuStep>,
     /// The forward passes.
     pub programs: Vec<GpuProgram>,
-    /// The launch that chooses the next token after `decode` and moves on to it.
+    /// The launch that takes the most probable token after `decode` and moves on to it.
     pub next: GpuStep,
+    /// The launch that draws a token instead.
+    pub sample: GpuStep,
     /// Number of the kernel that bandwidth is measured with.
     pub probe: usize,
+    /// The products that could be cut in other ways, each problem once.
+    pub products: Vec<Product>,
 }
 
 /// Tokens that are generated at most before the host has to read them.
 pub const RING: usize = 1024;
 
-/// Plans every program of `graph`, whose weights are named tensors of the artifact.
+/// Plans every program of `graph`, whose weights are named tensors of the artifact; `measured` knows
+/// which ways to cut products are fast.
 ///
 /// # Errors
 /// A node or a shape that there is no GPU kernel for, by name.
-pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError> {
-    let mut table = table::Table::default();
+pub fn plan(
+    graph: &Graph,
+    options: GpuOptions,
+    measured: Measured,
+) -> Result<GpuPlan, CodegenError> {
+    let mut table = table::Table::new(measured);
     let fusions = fuse::find(graph);
     let mut programs = Vec::new();
     for mode in MODES {
@@ -98,21 +111,27 @@ pub fn plan(graph: &Graph, options: GpuOptions) -> Result<GpuPlan, CodegenError>
         .first()
         .and_then(|(_, id)| graph.ty(*id).last())
         .unwrap_or(1);
+    let logits = GpuArg::Arena(programs[0].logits);
+    let choice = [logits, GpuArg::Ids, GpuArg::Ring, GpuArg::State];
     let next = GpuStep {
         node: "next".into(),
         kernel: table.kernel(Argmax { vocab, ring: RING }),
         grid: [Blocks::ONE; 3],
-        args: vec![
-            GpuArg::Arena(programs[0].logits),
-            GpuArg::Ids,
-            GpuArg::Ring,
-            GpuArg::State,
-        ],
+        args: choice.to_vec(),
+    };
+    let blocks = Blocks::Fixed(Sample::grid(options.arch) as u32);
+    let sample = GpuStep {
+        node: "sample".into(),
+        kernel: table.kernel(Sample { vocab, ring: RING }),
+        grid: [blocks, Blocks::ONE, Blocks::ONE],
+        args: [&choice[..], &[GpuArg::Seen, GpuArg::Sampling]].concat(),
     };
     Ok(GpuPlan {
         next,
+        sample,
         probe: table.kernel(ReadMemory),
         kernels: table.specs,
+        products: table.products,
         derived: table.derived,
         rope_tables: table.rope_tables,
         setup: table.setup,

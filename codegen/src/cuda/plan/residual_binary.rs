@@ -6,7 +6,6 @@ use rabitc_rbx::gpu::{Blocks, GpuArg};
 use super::fuse::gate_source;
 use super::lower::{Here, Lowering, Operand, View};
 use super::table::PackedLayer;
-use super::tile;
 use crate::CodegenError;
 use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
@@ -23,7 +22,7 @@ struct Layer<'a> {
     residual: Option<View>,
 }
 
-impl Lowering<'_> {
+impl Lowering<'_, '_> {
     /// One kernel for a few tokens, two for many.
     pub(super) fn residual_binary(
         &mut self,
@@ -138,7 +137,8 @@ impl Lowering<'_> {
                 slots: 1,
             },
         };
-        let product = tile::choose(wanted, self.options.arch).ok_or_else(|| {
+        let product = self.table.cut(&wanted, self.options.arch);
+        let product = product.ok_or_else(|| {
             let arch = self.options.arch;
             self.unsupported(
                 here.id,

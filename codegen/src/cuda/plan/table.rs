@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use rabitc_ir::NodeId;
+use rabitc_rbx::SmArch;
 use rabitc_rbx::gpu::{Blocks, Derived, GpuArg, GpuStep, RopeTable};
 
+use super::product::{Cut, Measured, Product, choose};
 use crate::cuda::source::CudaSpec;
 
 /// Device memory of a residual-binary layer, as numbers of derived tensors.
@@ -21,8 +23,7 @@ pub struct PackedLayer {
 }
 
 /// The tables under construction.
-#[derive(Default)]
-pub struct Table {
+pub struct Table<'a> {
     /// The kernels in order of first use.
     pub specs: Vec<Box<dyn CudaSpec>>,
     /// Derived memory.
@@ -33,10 +34,38 @@ pub struct Table {
     pub setup: Vec<GpuStep>,
     /// Layers whose memory is there.
     pub packed: HashMap<NodeId, PackedLayer>,
+    /// Products that could be cut in other ways, each problem once.
+    pub products: Vec<Product>,
+    measured: Measured<'a>,
     numbers: HashMap<String, usize>,
 }
 
-impl Table {
+impl<'a> Table<'a> {
+    /// Empty tables.
+    pub fn new(measured: Measured<'a>) -> Table<'a> {
+        Table {
+            specs: Vec::new(),
+            derived: Vec::new(),
+            rope_tables: Vec::new(),
+            setup: Vec::new(),
+            packed: HashMap::new(),
+            products: Vec::new(),
+            measured,
+            numbers: HashMap::new(),
+        }
+    }
+
+    /// Chooses how a product is cut, and remembers that it was a choice; `None` if nothing fits.
+    pub fn cut<T: Cut>(&mut self, wanted: &T, arch: SmArch) -> Option<T> {
+        let (cut, product) = choose(wanted, arch, self.measured)?;
+        let mut known = self.products.iter_mut();
+        match known.find(|p| p.problem == product.problem) {
+            Some(known) => known.launches += 1,
+            None => self.products.push(product),
+        }
+        Some(cut)
+    }
+
     /// The number of a kernel; a new one if no kernel has its name yet.
     pub fn kernel(&mut self, spec: impl CudaSpec + 'static) -> usize {
         let next = self.specs.len();

@@ -1,81 +1,145 @@
-//! How a residual-binary product of a few tokens is cut, chosen without a GPU.
+//! The ways to cut a residual-binary product of a few tokens, and what each asks of a card.
 //!
-//! Each block should read about the same number of bytes, and the blocks should fill the card once:
-//! a second wave would wait for the first. More splits mean less quantisation a block, since a block
-//! quantises only its share of the inputs. What a warp has in flight is bounded so that the next
-//! kernel's block fits into the shared memory beside this one's.
+//! Each block should read about the same number of bytes, and the blocks should fill the card a
+//! whole number of times. More splits mean less quantisation a block, since a block quantises only
+//! its share of the inputs. More signs in flight hide more of the memory's latency, and leave less
+//! room beside the block for the next kernel's.
 
 use rabitc_rbx::SmArch;
 
+use super::cost::{SCHEDULERS, Work};
+use super::product::{Cut, Task};
 use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::layout::TILE_BYTES;
 
-/// Blocks of a cluster at most; larger clusters are not portable.
-const MOST_SPLITS: usize = 8;
-/// Blocks that large cards run at once when clusters of 8 are placed, one a multiprocessor.
-const BLOCKS: usize = 128;
-/// Bytes of signs that a block may have in flight.
-const IN_FLIGHT: usize = 96 << 10;
-/// Bytes of shared memory that leave room for a second block.
-const BESIDE: usize = 112 << 10;
-/// Warps of a block at most.
-const MOST_WARPS: usize = 16;
+/// Blocks of a cluster; larger clusters are not portable.
+const SPLITS: [usize; 4] = [8, 4, 2, 1];
+/// Blocks of a launch that are aimed at: part of a large card, once and twice all of one, as far as
+/// clusters can be placed there.
+const BLOCKS: [usize; 5] = [64, 96, 120, 192, 240];
+/// Warps of a block. An even number, so that a warp's row tiles are all of one segment where two
+/// are paired.
+const WARPS: [usize; 3] = [16, 8, 4];
+/// Row tiles of a warp in flight.
+const SLOTS: [usize; 5] = [1, 2, 3, 4, 6];
+/// Bytes of signs of a block in flight at most.
+const IN_FLIGHT: usize = 160 << 10;
+/// Registers of a thread where two blocks share a multiprocessor, and where they need not.
+const REGISTERS: [usize; 2] = [64, 128];
 
-/// Fills in tile and tokens of `product` so that it runs on `arch`; `None` if nothing fits.
-pub fn choose(mut product: RbProduct, arch: SmArch) -> Option<RbProduct> {
-    let chunks = product.layout.input_tiles();
-    let mut splits = if arch.has_clusters() { MOST_SPLITS } else { 1 };
-    while splits > chunks {
-        splits /= 2;
+impl Cut for RbProduct {
+    fn problem(&self) -> String {
+        self.problem_name()
     }
-    let unit = if matches!(product.finish, Finish::Gate(_)) {
-        2
-    } else {
-        1
-    };
-    let row_tiles = row_tiles(&product, unit, (BLOCKS / splits).max(1));
-    let slot = chunks.div_ceil(splits) * product.layout.stored.paths * TILE_BYTES;
-    // An even number, so that a warp's row tiles are all of one segment where two are paired.
-    let mut warps = row_tiles.next_power_of_two().clamp(4, MOST_WARPS);
-    while warps > 2 && warps * slot > IN_FLIGHT {
-        warps /= 2;
-    }
-    let slots = row_tiles
-        .div_ceil(warps)
-        .min((IN_FLIGHT / (warps * slot)).max(1));
-    product.tile = Tile {
-        splits,
-        row_tiles,
-        warps,
-        slots,
-    };
-    // The block of the next kernel needs room beside this one.
-    while product.tile.slots > 1 && product.shared_bytes(arch) > BESIDE {
-        product.tile.slots -= 1;
-    }
-    while product.shared_bytes(arch) > arch.shared_bytes() {
-        if product.tokens == 1 {
-            return None;
+
+    fn candidates(&self, arch: SmArch) -> Vec<RbProduct> {
+        let mut wanted = self.clone();
+        loop {
+            let candidates = cuts(&wanted, arch);
+            if !candidates.is_empty() || wanted.tokens == 1 {
+                return candidates;
+            }
+            wanted.tokens /= 2;
         }
-        product.tokens /= 2;
     }
-    Some(product)
+
+    fn work(&self, arch: SmArch) -> Work {
+        let tile = &self.tile;
+        let paths = self.layout.stored.paths;
+        let chunks = self.layout.input_tiles().div_ceil(tile.splits);
+        let sign_bytes = tile.row_tiles * chunks * paths * TILE_BYTES;
+        let paired = if self.gated() { 2 } else { 1 };
+        let units = chunks * paths * paired * self.tokens;
+        let tiles_each = tile.row_tiles.div_ceil(tile.warps);
+        let warps_each = tile.warps.div_ceil(SCHEDULERS);
+        Work {
+            blocks: self.grid(),
+            cluster: tile.splits,
+            threads: tile.warps * 32,
+            shared: self.shared_bytes(arch),
+            bytes: sign_bytes + chunks * paths * paired * 512 + chunks * self.tokens * 1024,
+            in_flight: (tile.warps * tile.slots.min(tiles_each) * chunks * paths * TILE_BYTES)
+                .min(sign_bytes),
+            registers: REGISTERS[usize::from(self.tokens > 2)],
+            units: units.div_ceil(tile.warps),
+            items: (tile.row_tiles * 16 * self.tokens).div_ceil(tile.splits * tile.warps * 32),
+            matrix: tiles_each * warps_each * chunks * paths * self.tokens * (self.planes / 8),
+        }
+    }
+
+    fn task(&self) -> Task {
+        Task {
+            layout: self.layout.clone(),
+            tokens: self.tokens,
+            planes: self.planes,
+            x_stride: self.x_stride,
+            norm: self.norm,
+            gate: match self.finish {
+                Finish::Gate(act) => Some(act),
+                _ => None,
+            },
+            residual: match self.finish {
+                Finish::Residual(stride) => Some(stride),
+                _ => None,
+            },
+            columns: self.columns(),
+        }
+    }
+}
+
+/// The ways to cut `product` without changing its number of tokens.
+fn cuts(product: &RbProduct, arch: SmArch) -> Vec<RbProduct> {
+    let chunks = product.layout.input_tiles();
+    let mut cuts: Vec<RbProduct> = Vec::new();
+    for splits in SPLITS {
+        if splits > chunks.max(1) || (splits > 1 && !arch.has_clusters()) {
+            continue;
+        }
+        let slot = chunks.div_ceil(splits) * product.layout.stored.paths * TILE_BYTES;
+        for blocks in BLOCKS {
+            let row_tiles = row_tiles(product, (blocks / splits).max(1));
+            for (warps, slots) in WARPS.iter().flat_map(|w| SLOTS.map(|s| (*w, s))) {
+                let used = slots <= row_tiles.div_ceil(warps);
+                let in_flight = warps * slots * slot <= IN_FLIGHT || (warps, slots) == (4, 1);
+                let mut cut = product.clone();
+                cut.tile = Tile {
+                    splits,
+                    row_tiles,
+                    warps,
+                    slots,
+                };
+                let fits = cut.shared_bytes(arch) <= arch.shared_bytes();
+                if used && in_flight && fits && !cuts.contains(&cut) {
+                    cuts.push(cut);
+                }
+            }
+        }
+    }
+    cuts
 }
 
 /// The fewest row tiles a cluster with which no more than `clusters` are needed.
-fn row_tiles(product: &RbProduct, unit: usize, clusters: usize) -> usize {
+fn row_tiles(product: &RbProduct, clusters: usize) -> usize {
     let layout = &product.layout;
-    let segments: Vec<usize> = match unit {
-        2 => vec![layout.row_tiles()],
-        _ => (0..layout.stored.segments.len())
-            .map(|s| layout.segment_tiles(s))
-            .collect(),
+    let (unit, segments) = match product.gated() {
+        true => (2, vec![layout.row_tiles()]),
+        false => {
+            let segments = 0..layout.stored.segments.len();
+            (1, segments.map(|s| layout.segment_tiles(s)).collect())
+        }
     };
-    let mut tiles = layout.row_tiles().div_ceil(clusters).next_multiple_of(unit);
-    while tiles < layout.row_tiles()
-        && segments.iter().map(|s| s.div_ceil(tiles)).sum::<usize>() > clusters.max(segments.len())
-    {
+    let needed = |tiles: usize| segments.iter().map(|s| s.div_ceil(tiles)).sum::<usize>();
+    let mut tiles = layout
+        .row_tiles()
+        .div_ceil(clusters)
+        .next_multiple_of(unit)
+        .max(unit);
+    while tiles < layout.row_tiles() && needed(tiles) > clusters.max(segments.len()) {
         tiles += unit;
     }
     tiles
 }
+
+#[cfg(test)]
+#[path = "tile_tests.rs"]
+mod tests;

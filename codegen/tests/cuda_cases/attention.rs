@@ -1,0 +1,111 @@
+//! Attention, and the way of heads into it.
+
+use rabitc_codegen::cuda::kernels::attention_decode::AttentionDecode;
+use rabitc_codegen::cuda::kernels::attention_prefill::AttentionPrefill;
+use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
+use rabitc_codegen::cuda::kernels::rotate_append::RotateAppend;
+use rabitc_codegen::kernels::Float;
+
+use super::{Case, case};
+
+/// All of them.
+pub fn cases() -> Vec<Case> {
+    [few(), many()].into_iter().flatten().collect()
+}
+
+fn chains(stride: usize, bias: bool, norm: bool) -> Chains {
+    let rotated = Chain {
+        stride,
+        bias: bias.then_some(Float::F32),
+        norm: norm.then_some((Float::BF16, 1e-6, norm && bias)),
+        rope: true,
+    };
+    let v = Chain {
+        norm: None,
+        rope: false,
+        ..rotated
+    };
+    Chains {
+        q: rotated,
+        k: rotated,
+        v,
+    }
+}
+
+fn decode(
+    heads: (usize, usize, usize),
+    tokens: usize,
+    window: usize,
+    softcap: f32,
+    chains: Chains,
+) -> AttentionDecode {
+    AttentionDecode {
+        n_heads: heads.0,
+        n_kv_heads: heads.1,
+        head_dim: heads.2,
+        tokens,
+        splits: 8,
+        scale: 0.125,
+        window,
+        softcap,
+        chains,
+    }
+}
+
+/// Few tokens.
+fn few() -> Vec<Case> {
+    vec![
+        case(
+            "attention_llama",
+            decode((32, 32, 128), 1, 0, 0.0, chains(12288, false, false)),
+        ),
+        case(
+            "attention_gemma",
+            decode((4, 1, 256), 1, 512, 0.0, chains(1536, true, true)),
+        ),
+        case(
+            "attention_8_tokens",
+            decode((32, 8, 128), 8, 0, 30.0, chains(6144, true, false)),
+        ),
+        case(
+            "attention_odd",
+            decode((3, 3, 6), 5, 7, 2.5, chains(54, false, true)),
+        ),
+    ]
+}
+
+/// Many tokens.
+fn many() -> Vec<Case> {
+    vec![
+        case(
+            "attention_prefill",
+            AttentionPrefill {
+                n_heads: 32,
+                n_kv_heads: 32,
+                head_dim: 128,
+                window: 0,
+                softcap: 0.0,
+            },
+        ),
+        case(
+            "attention_prefill_odd",
+            AttentionPrefill {
+                n_heads: 6,
+                n_kv_heads: 3,
+                head_dim: 38,
+                window: 9,
+                softcap: 5.0,
+            },
+        ),
+        case(
+            "rotate_append",
+            RotateAppend {
+                n_heads: 32,
+                n_kv_heads: 8,
+                head_dim: 128,
+                scale: 0.088,
+                chains: chains(6144, true, true),
+            },
+        ),
+    ]
+}

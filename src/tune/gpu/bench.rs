@@ -1,0 +1,243 @@
+//! The candidates of one product on a card: compiled, checked, ready to be launched.
+
+use anyhow::{Context, Result, anyhow, bail};
+use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
+use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
+use rabitc_codegen::cuda::plan::product::Product;
+use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
+use rabitc_codegen::kernels::Float;
+use rabitc_runtime::cuda::driver::DeviceMemory;
+use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
+
+use super::problem::Problem;
+use crate::compile::gpu::{compile_all, kernel};
+
+/// Candidates that are measured at most: those that the cost model likes best.
+const MOST_CANDIDATES: usize = 48;
+/// Candidates that the model thinks this many times slower than its best are left out.
+const HOPELESS: f64 = 3.0;
+/// Copies of a layer start at multiples of this many bytes.
+const ALIGNMENT: usize = 256;
+/// Random bytes that stand for signs.
+const PATTERN: usize = 1 << 20;
+
+/// A product's memory on a card, and its candidates.
+pub struct Bench<'a> {
+    bench: &'a Workbench,
+    product: &'a Product,
+    problem: Problem,
+    memory: Memory,
+    candidates: Vec<Ready>,
+}
+
+struct Memory {
+    /// The layer's signs, and more of the same size.
+    signs: DeviceMemory,
+    g: DeviceMemory,
+    h: DeviceMemory,
+    x: DeviceMemory,
+    residual: DeviceMemory,
+    out: DeviceMemory,
+    state: DeviceMemory,
+}
+
+struct Ready {
+    tool: Tool,
+    params: Vec<String>,
+    grid: [u32; 3],
+    index: usize,
+}
+
+impl<'a> Bench<'a> {
+    /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
+    /// what every candidate computes.
+    ///
+    /// # Errors
+    /// A candidate that does not compile, spills or computes something else; memory that the card
+    /// does not have.
+    pub fn new(
+        bench: &'a Workbench,
+        compiler: &Compiler,
+        product: &'a Product,
+        copies: usize,
+    ) -> Result<Bench<'a>> {
+        let problem = Problem::random(&product.task, 3)?;
+        let memory = Memory::new(bench, compiler, product, &problem, copies)?;
+        let mut all = Bench {
+            bench,
+            product,
+            problem,
+            memory,
+            candidates: Vec::new(),
+        };
+        all.candidates = all.compile(compiler)?;
+        for candidate in 0..all.candidates() {
+            all.check(candidate)
+                .with_context(|| all.describe(candidate).0)?;
+        }
+        Ok(all)
+    }
+
+    /// How many candidates there are; the first is the cost model's choice.
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// A candidate's kernel, and its time by the cost model in seconds.
+    pub fn describe(&self, candidate: usize) -> (String, f64) {
+        let candidate = &self.product.candidates[self.candidates[candidate].index];
+        (candidate.spec.name(), candidate.cost)
+    }
+
+    fn compile(&self, compiler: &Compiler) -> Result<Vec<Ready>> {
+        let (arch, candidates) = (self.product.arch, &self.product.candidates);
+        let limit = candidates[0].cost * HOPELESS;
+        let tried = candidates.iter().take(MOST_CANDIDATES);
+        let tried: Vec<_> = tried.take_while(|c| c.cost <= limit).collect();
+        let sources: Vec<Source> = tried.iter().map(|c| c.spec.source(arch)).collect();
+        let compiled = compile_all(compiler, &sources, arch)?;
+        let mut ready = Vec::new();
+        for (index, (source, compiled)) in sources.iter().zip(&compiled).enumerate() {
+            // The first is what is used without measurements.
+            if compiled.resources.spill_stores > 0 && index > 0 {
+                continue;
+            }
+            let tool = self
+                .bench
+                .load(&kernel(source, compiled), &compiled.cubin)?;
+            ready.push(Ready {
+                tool,
+                params: source.params.clone(),
+                grid: [tried[index].blocks as u32, 1, 1],
+                index,
+            });
+        }
+        Ok(ready)
+    }
+
+    /// A launch of a candidate on copy `n` of the signs.
+    pub fn launch(&self, candidate: usize, n: usize) -> Launch<'_> {
+        let (memory, ready) = (&self.memory, &self.candidates[candidate]);
+        let place = |name: &String| match &name[..] {
+            "signs" => (&memory.signs, n * stride(self.product)),
+            "g" => (&memory.g, 0),
+            "h" => (&memory.h, 0),
+            "x" => (&memory.x, 0),
+            "residual" => (&memory.residual, 0),
+            "state" => (&memory.state, 0),
+            // `out`, or `gated`; `check` notices whatever else it might be.
+            _ => (&memory.out, 0),
+        };
+        let args = ready.params.iter().map(place).collect();
+        // SAFETY: `Memory` is laid out by the task that the kernel is specialised for, and copies
+        // of the signs lie a stride apart.
+        unsafe { Launch::new(&ready.tool, ready.grid, args) }
+    }
+
+    fn check(&self, candidate: usize) -> Result<()> {
+        let mut out = vec![f32::NAN; self.product.task.tokens * self.product.task.columns];
+        self.memory.out.write(0, bytemuck::cast_slice(&out))?;
+        self.bench.run(&[self.launch(candidate, 0)])?;
+        self.memory
+            .out
+            .read(0, bytemuck::cast_slice_mut(&mut out))?;
+        match out.iter().position(|v| v.is_nan()) {
+            Some(n) => bail!("element {n} is not written"),
+            None => self.problem.check(&out),
+        }
+    }
+}
+
+/// Bytes from one copy of the signs to the next.
+pub fn stride(product: &Product) -> usize {
+    let bytes = product.task.layout.sign_bytes();
+    bytes.next_multiple_of(ALIGNMENT).max(ALIGNMENT)
+}
+
+impl Memory {
+    fn new(
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        problem: &Problem,
+        copies: usize,
+    ) -> Result<Memory> {
+        let task = &product.task;
+        let layout = &task.layout;
+        let sign_bytes = stride(product).checked_mul(copies);
+        let filled = |bytes: &[u8]| {
+            let memory = bench.memory(bytes.len())?;
+            if !bytes.is_empty() {
+                memory.write(0, bytes)?;
+            }
+            Ok::<_, anyhow::Error>(memory)
+        };
+        // Position, tokens, rows, capacity.
+        let tokens = task.tokens as u32;
+        let state = [0, tokens, tokens, 0];
+        let memory = Memory {
+            signs: bench.memory(sign_bytes.ok_or_else(|| anyhow!("too many signs"))?)?,
+            g: bench.memory(layout.scale_count() * 4)?,
+            h: bench.memory(layout.h_count() * 2)?,
+            x: filled(bytemuck::cast_slice(&problem.input()))?,
+            residual: filled(bytemuck::cast_slice(problem.residual()))?,
+            out: bench.memory(task.tokens * task.columns * 4)?,
+            state: filled(bytemuck::cast_slice(&state))?,
+        };
+        memory.fill(bench, compiler, product, problem)?;
+        Ok(memory)
+    }
+
+    /// Random signs everywhere, and the problem's layer in the first copy, as a model is loaded.
+    fn fill(
+        &self,
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        problem: &Problem,
+    ) -> Result<()> {
+        let (arch, layout) = (product.arch, &product.task.layout);
+        let (signs, g, h) = problem.stored();
+        let pattern: Vec<u8> = signs.iter().copied().cycle().take(PATTERN).collect();
+        for at in (0..self.signs.bytes()).step_by(PATTERN) {
+            let length = PATTERN.min(self.signs.bytes() - at);
+            self.signs.write(at, &pattern[..length])?;
+        }
+        let repack = RbRepack {
+            layout: layout.clone(),
+        };
+        let fold = RbFold {
+            layout: layout.clone(),
+            g: Float::F16,
+            h: Float::F16,
+            norm: None,
+        };
+        let sources = [repack.source(arch), fold.source(arch)];
+        let compiled = compile_all(compiler, &sources, arch)?;
+        let [stored_signs, stored_g, stored_h] = [
+            &signs[..],
+            bytemuck::cast_slice(&g),
+            bytemuck::cast_slice(h),
+        ]
+        .map(|bytes| {
+            let memory = bench.memory(bytes.len())?;
+            memory.write(0, bytes).map(|()| memory)
+        });
+        let (stored_signs, stored_g, stored_h) = (stored_signs?, stored_g?, stored_h?);
+        let h_steps = bench.memory(layout.h_count() * 2)?;
+        let places = [
+            vec![&stored_signs, &self.signs],
+            vec![&stored_g, &stored_h, &self.g, &self.h, &h_steps],
+        ];
+        let blocks = [repack.grid(), fold.grid()];
+        for (n, places) in places.into_iter().enumerate() {
+            let tool = bench.load(&kernel(&sources[n], &compiled[n]), &compiled[n].cubin)?;
+            let args = places.into_iter().map(|memory| (memory, 0)).collect();
+            // SAFETY: both kernels read a stored layer, copied whole, and write what the layout
+            // that they are specialised for takes, which is what the memory was sized by.
+            let launch = unsafe { Launch::new(&tool, [blocks[n] as u32, 1, 1], args) };
+            bench.run(&[launch])?;
+        }
+        Ok(())
+    }
+}

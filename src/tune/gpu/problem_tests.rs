@@ -1,0 +1,84 @@
+//! Tests of what a product is held against.
+
+use rabitc_codegen::cuda::layout::GpuLayout;
+use rabitc_ir::layout::SignLayout;
+use rabitc_ir::ops::gate::Activation;
+
+use super::*;
+
+fn task(gate: bool) -> Task {
+    let layout = GpuLayout {
+        stored: SignLayout {
+            d_in: 300,
+            paths: 2,
+            segments: vec![40, 40],
+            row_tiles: 1,
+        },
+        paired: gate,
+    };
+    let columns = if gate { 40 } else { 80 };
+    Task {
+        layout,
+        tokens: 2,
+        planes: 16,
+        x_stride: 304,
+        norm: Some(1e-5),
+        gate: gate.then_some(Activation::Silu),
+        residual: (!gate).then_some(96),
+        columns,
+    }
+}
+
+/// The result, plainly.
+fn result(problem: &Problem) -> Vec<f32> {
+    let columns = problem.task.columns;
+    let element = |token: usize, column: usize| {
+        let (segment, row) = match problem.task.gate {
+            Some(_) => (0, column),
+            None => (column / 40, column % 40),
+        };
+        problem.expected(token, segment, row, column).0 as f32
+    };
+    let tokens = 0..problem.task.tokens;
+    let all = tokens.flat_map(|t| (0..columns).map(move |c| (t, c)));
+    all.map(|(t, c)| element(t, c)).collect()
+}
+
+#[test]
+fn the_right_result_passes_and_wrong_ones_do_not() {
+    for gate in [false, true] {
+        let problem = Problem::random(&task(gate), 1).unwrap();
+        let mut out = result(&problem);
+        problem.check(&out).unwrap();
+        let last = out.len() - 1;
+        for (at, wrong) in [(0, out[0] + 20.0), (last, out[last] - 20.0), (0, f32::NAN)] {
+            let right = std::mem::replace(&mut out[at], wrong);
+            let message = problem.check(&out).unwrap_err().to_string();
+            assert!(message.contains("column"), "{message}");
+            out[at] = right;
+        }
+    }
+}
+
+#[test]
+fn inputs_lie_as_far_apart_as_the_task_says() {
+    let problem = Problem::random(&task(false), 1).unwrap();
+    let x = problem.input();
+    assert_eq!(x.len(), 608);
+    assert_eq!(x[300..304], [0.0; 4]);
+    assert_eq!(x[304..604], problem.layer.x[300..600]);
+    assert_eq!(problem.residual().len(), 192);
+    let many = Task {
+        tokens: BLOCK_TOKENS + 1,
+        ..task(false)
+    };
+    assert!(Problem::random(&many, 1).is_err());
+}
+
+#[test]
+fn fewer_bits_may_be_further_off() {
+    let u = [1.0; 256];
+    let [fine, coarse] = [16, 8].map(|planes| quantisation(&u, planes));
+    assert!((coarse - 128.0 / 127.0).abs() < 0.01, "{coarse}");
+    assert!(fine < coarse / 100.0);
+}

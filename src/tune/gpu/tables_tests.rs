@@ -1,0 +1,106 @@
+//! Tests of the choice by measurement.
+
+use rabitc_codegen::cuda::plan::GpuOptions;
+
+use super::super::super::cache::Timing;
+use super::super::demand::of_config;
+use super::super::entry::{Gpu, GpuCandidate};
+use super::*;
+
+/// The products of a small model.
+fn products() -> Vec<Product> {
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/benches/configs/llama-1.1b.json"
+    );
+    let options = GpuOptions {
+        arch: "sm_90".parse().unwrap(),
+        planes: 16,
+    };
+    of_config(config.as_ref(), &rabitc_passes::Options::default(), options).unwrap()
+}
+
+/// An entry in which the candidates with these numbers take so many nanoseconds.
+fn entry(product: &Product, gpu: &str, times: &[(usize, f64)]) -> GpuEntry {
+    let candidate = |&(n, ns): &(usize, f64)| GpuCandidate {
+        kernel: product.candidates[n].spec.name(),
+        time: Timing::of(&[ns]).unwrap(),
+        estimate_ns: 1.0,
+    };
+    GpuEntry {
+        gpu: Gpu {
+            gpu: gpu.into(),
+            arch: product.arch,
+            driver: "CUDA 0.0".into(),
+            generator: generator(product),
+        },
+        problem: product.problem.clone(),
+        candidates: times.iter().map(candidate).collect(),
+    }
+}
+
+fn tables(own: Vec<GpuEntry>, shipped: Vec<GpuEntry>) -> GpuTables {
+    GpuTables { own, shipped }
+}
+
+#[test]
+fn a_configuration_has_one_product_a_shape_and_program() {
+    let products = products();
+    let of = |tokens: usize| products.iter().filter(move |p| p.task.tokens == tokens);
+    assert_eq!(of(1).count(), 4);
+    for product in of(1) {
+        assert_eq!(
+            (product.launches, product.chosen),
+            (22, 0),
+            "{}",
+            product.problem
+        );
+    }
+}
+
+#[test]
+fn the_fastest_of_the_own_cache_comes_first() {
+    let product = &products()[0];
+    let own = entry(product, "Card", &[(0, 5.0), (3, 4.0)]);
+    let shipped = entry(product, "Other", &[(0, 5.0), (2, 4.0)]);
+    let found = tables(vec![own], vec![shipped.clone()]).find(product);
+    assert_eq!(found, Some((3, "measured on Card".into())));
+    let found = tables(Vec::new(), vec![shipped]).find(product);
+    assert_eq!(found, Some((2, "measured on Other".into())));
+    assert_eq!(GpuTables::default().find(product), None);
+}
+
+#[test]
+fn several_cards_are_weighed_by_their_own_best() {
+    let product = &products()[0];
+    // Candidate 1 is the best of neither, and the least bad on both.
+    let first = entry(product, "A", &[(0, 10.0), (1, 11.0), (2, 20.0)]);
+    let second = entry(product, "B", &[(0, 200.0), (1, 110.0), (2, 100.0)]);
+    let found = tables(vec![first, second], Vec::new()).find(product);
+    assert_eq!(found, Some((1, "measured on A, B".into())));
+}
+
+#[test]
+fn times_of_other_code_do_not_count() {
+    let product = &products()[0];
+    let good = entry(product, "Card", &[(1, 5.0)]);
+    let mut other_code = good.clone();
+    other_code.gpu.generator.push('0');
+    let mut other_arch = good.clone();
+    other_arch.gpu.arch = "sm_80".parse().unwrap();
+    let mut other_problem = good.clone();
+    other_problem.problem.push('0');
+    let mut gone = good.clone();
+    gone.candidates[0].kernel.push('0');
+    for bad in [other_code, other_arch, other_problem, gone] {
+        assert_eq!(tables(vec![bad], Vec::new()).find(product), None);
+    }
+    let found = tables(vec![good], Vec::new()).find(product);
+    assert_eq!(found.map(|(n, _)| n), Some(1));
+}
+
+#[test]
+fn what_ships_can_be_read() {
+    let tables = GpuTables::shipped().unwrap();
+    assert!(tables.own.is_empty() && tables.shipped.iter().all(GpuEntry::is_sane));
+}

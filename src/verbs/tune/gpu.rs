@@ -1,0 +1,153 @@
+//! `rabitc tune --device cuda`: the products of a model on a card.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rabitc::tune::cache::{Cache, default_path};
+use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
+use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
+use rabitc_codegen::cuda::Compiler;
+use rabitc_codegen::cuda::plan::product::Product;
+use rabitc_rbx::{Artifact, SmArch};
+use rabitc_runtime::cuda::workbench::Workbench;
+use serde_json::{Value, json};
+
+use super::{Args, bar, is_artifact};
+use crate::ui::{self, Align, Table, digits};
+
+/// Carries the verb out on device `ordinal`.
+pub fn run(args: &Args, ordinal: usize) -> Result<()> {
+    if args.target != "cpu" || args.backend != "auto" {
+        bail!("--target and --backend: on a GPU, NVRTC's code for that card is measured");
+    }
+    if args.activations == "f32" {
+        bail!("--activations f32: GPUs have int8 and int16");
+    }
+    let cache = match &args.cache {
+        Some(path) => path.clone(),
+        None => default_path().context("--cache")?,
+    };
+    // Better now than after a minute.
+    Cache::load_or_new(&cache)?;
+    let bench = Workbench::open(ordinal)?;
+    let compiler = Compiler::new()?;
+    let products = products(args, bench.device().info.arch)?;
+    if products.is_empty() {
+        bail!("{}: no layer is residual-binary", args.model.display());
+    }
+    let request = Request {
+        products: &products,
+        bench: &bench,
+        compiler: &compiler,
+        budget: args.budget,
+    };
+    let bar = bar(args.budget);
+    let tuned = tune(&request, &mut |problem, elapsed| {
+        bar.set_position(elapsed.as_secs());
+        bar.set_message(problem.to_owned());
+    })?;
+    bar.finish_and_clear();
+    let entries = tuned.iter().flat_map(|t| &t.products);
+    Cache::add_gpus(&cache, entries.map(|p| p.entry.clone()).collect())?;
+    match args.json {
+        true => ui::print_json(&json(&tuned, &cache)),
+        false => ui::print(&text(&tuned, &bench, &compiler, &cache)),
+    }
+}
+
+/// The products of the model.
+fn products(args: &Args, arch: SmArch) -> Result<Vec<Product>> {
+    let options = options(arch, &args.activations);
+    match (is_artifact(&args.model)?, args.paths) {
+        (true, Some(_)) => bail!("--paths: an artifact's paths are what they are"),
+        (true, None) => of_artifact(&Artifact::open(&args.model)?, options),
+        (false, paths) => {
+            let passes = rabitc_passes::Options {
+                paths: paths.unwrap_or(2).into(),
+                ..rabitc_passes::Options::default()
+            };
+            of_config(&args.model, &passes, options)
+        }
+    }
+}
+
+/// How a candidate is cut: what its kernel's name adds to the product's.
+fn tile(product: &TunedProduct, candidate: usize) -> String {
+    let kernel = &product.entry.candidates[candidate].kernel;
+    let tile = kernel.strip_prefix(&product.entry.problem);
+    tile.unwrap_or(kernel).trim_start_matches('_').to_owned()
+}
+
+fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
+    let mut products = Table::new(&[
+        ("product", Align::Left),
+        ("candidates", Align::Right),
+        ("cost model", Align::Left),
+        ("µs a link", Align::Right),
+        ("tuned", Align::Left),
+        ("µs a link", Align::Right),
+    ]);
+    let mut programs = Table::new(&[
+        ("products", Align::Right),
+        ("links", Align::Right),
+        ("cost model, µs a link", Align::Right),
+        ("tuned, µs a link", Align::Right),
+        ("gain", Align::Right),
+        ("GB/s", Align::Right),
+    ]);
+    for t in tuned {
+        for p in &t.products {
+            let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
+            products.row([
+                p.entry.problem.clone(),
+                p.entry.candidates.len().to_string(),
+                tile(p, 0),
+                format!("{:.2}", time(0)),
+                tile(p, p.best),
+                format!("{:.2}", time(p.best)),
+            ]);
+        }
+        let [model, best] = t.link_ns;
+        programs.row([
+            t.products.len().to_string(),
+            t.links.to_string(),
+            format!("{:.2}", model / 1e3),
+            format!("{:.2}", best / 1e3),
+            format!("{:.3}×", model / best),
+            digits(t.sign_bytes as f64 / best),
+        ]);
+    }
+    let info = &bench.device().info;
+    format!(
+        "{products}\n{programs}\n\
+         A link is every product of a program once, with signs from memory. Gains are measured after \
+         the choice.\n{} ({}), {}.\n\
+         All times are in {}: `rabitc compile --tuned` uses them.\n",
+        info.name,
+        info.arch,
+        compiler.describe(),
+        cache.display(),
+    )
+}
+
+fn json(tuned: &[Tuned], cache: &Path) -> Value {
+    let product = |p: &TunedProduct| {
+        json!({
+            "problem": p.entry.problem,
+            "gpu": p.entry.gpu,
+            "candidates": p.entry.candidates,
+            "cost_model": p.entry.candidates[0].kernel,
+            "tuned": p.entry.candidates[p.best].kernel,
+        })
+    };
+    let programs = tuned.iter().map(|t| {
+        json!({
+            "products": t.products.iter().map(product).collect::<Vec<_>>(),
+            "links": t.links,
+            "cost_model_ns": t.link_ns[0],
+            "tuned_ns": t.link_ns[1],
+            "gain": t.link_ns[0] / t.link_ns[1],
+        })
+    });
+    json!({"programs": programs.collect::<Vec<_>>(), "cache": cache})
+}
