@@ -6,6 +6,7 @@ use rabitc_codegen::train::{Options, plan};
 use rabitc_ir::{DType, Graph, Type};
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::widen;
 use crate::error::TrainError;
 use crate::graphs;
 use crate::plan::Plan;
@@ -148,5 +149,10 @@ fn arena(
         storage,
         trained,
     };
-    Ok(plan(graph, &options)?.arena as u64)
+    // Products of weights held in 16 bits read copies; with f32 storage there are none.
+    let arena = match storage {
+        DType::F32 => plan(&widen(graph)?, &options)?.arena,
+        _ => plan(graph, &options)?.arena,
+    };
+    Ok(arena as u64)
 }

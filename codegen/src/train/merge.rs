@@ -22,12 +22,14 @@ pub(super) fn merge(plan: &mut Plan) {
         if gone[i] {
             continue;
         }
-        for j in i + 1..plan.steps.len().min(i + WINDOW) {
+        let window = i + 1..plan.steps.len().min(i + WINDOW);
+        let waiting: Vec<usize> = window.filter(|j| !gone[*j]).collect();
+        for j in waiting {
             let (Step::Map(first), Step::Map(second)) = (&plan.steps[i], &plan.steps[j]) else {
                 continue;
             };
             let ready = second.operands.iter().all(|o| last_write[o.value] <= i);
-            if gone[j] || !ready || !similar(first, second) {
+            if !ready || !similar(first, second) {
                 continue;
             }
             let merged = joined(first, second);

@@ -75,21 +75,23 @@ impl Lower<'_> {
                 self.push(Work::Product(product), items);
                 Ok(())
             }
-            Step::Map(map) => {
-                self.map(map);
-                Ok(())
-            }
+            Step::Map(map) => self.map(map),
             Step::Kernel(step) => kernel(self, step),
         }
     }
 
-    fn map(&mut self, map: &Map) {
+    fn map(&mut self, map: &Map) -> Result<(), EngineError> {
+        let dtype = |view: &View| self.plan.values[view.value].dtype;
+        if let Some(dtype) = map.operands.iter().map(dtype).find(|d| *d != DType::F32) {
+            return Err(self.error(format!("it reads {dtype}, it must be f32")));
+        }
         let spec = MapKernel::of(map);
         let reads = map.operands.iter();
         let views = reads.chain(map.stores.iter().map(|store| &store.to));
         let pointers = views.map(|view| self.at(view)).collect();
         let items = spec.items();
         self.launch(spec, pointers, &[], items);
+        Ok(())
     }
 
     /// An error that names the node in hand.

@@ -39,11 +39,10 @@ pub fn check(
     engine.bind()?;
     engine.with(program.0, |program, this, at| {
         program.write_inputs(inputs)?;
-        let copy = |from: u64, to: &mut [u8]| this.read_anything(from, to);
         let mut out = Vec::new();
         for (i, step) in program.plan.steps.iter().enumerate() {
             let mut failed = None;
-            let mut read = |view: View| match program.read(view, at, &copy) {
+            let mut read = |view: View| match program.read(view, at, &this.device) {
                 Ok(tensor) => tensor,
                 Err(e) => {
                     failed = Some(e);
@@ -60,7 +59,7 @@ pub fn check(
             let expected = expected.map_err(|e| EngineError::new(e.to_string()))?;
             program.launch(i, &this.blas, at)?;
             for (view, expected) in step.results().into_iter().zip(expected) {
-                let found = program.read(view, at, &copy)?;
+                let found = program.read(view, at, &this.device)?;
                 out.push(Checked {
                     node: step.node().to_string(),
                     kind: kind(step),

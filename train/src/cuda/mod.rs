@@ -11,12 +11,14 @@ mod held;
 mod kernels;
 mod profile;
 mod program;
+mod weights;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use rabitc_codegen::train::{self, Options, Place, View};
-use rabitc_ir::{DType, Graph, Tensor, Type};
+use rabitc_ir::{DType, Graph, Tensor};
+use rabitc_rbx::SmArch;
 use rabitc_runtime::Error;
 use rabitc_runtime::cuda::driver::{Device, DeviceMemory};
 
@@ -26,15 +28,8 @@ use self::blas::Blas;
 use self::held::Held;
 use self::kernels::Kernels;
 use self::program::{Addresses, Program};
+use self::weights::Weights;
 use crate::engine::{Engine, EngineError, Memory, Program as Handle, State, Trainable, Update};
-
-/// A weight on the device.
-struct Weight {
-    dtype: DType,
-    shape: Vec<usize>,
-    memory: DeviceMemory,
-    bytes: usize,
-}
 
 /// An engine on one device.
 pub struct CudaEngine {
@@ -43,7 +38,7 @@ pub struct CudaEngine {
     kernels: Kernels,
     blas: Blas,
     held: Option<Held>,
-    weights: HashMap<String, Weight>,
+    weights: Weights,
     arena: Option<DeviceMemory>,
     scratch: Option<DeviceMemory>,
     /// Bytes that were free before anything was allocated, and the fewest since.
@@ -63,6 +58,11 @@ impl CudaEngine {
     /// cuBLASLt.
     pub fn new(ordinal: usize) -> Result<CudaEngine, EngineError> {
         let device = Device::open(ordinal).map_err(message)?;
+        if device.info.arch < SmArch::OLDEST {
+            let (name, arch, oldest) = (&device.info.name, device.info.arch, SmArch::OLDEST);
+            let reason = format!("device {ordinal}, {name}, is {arch}: training needs {oldest}");
+            return Err(EngineError::new(reason));
+        }
         let free = device.free_bytes().map_err(message)?;
         let mut kernels = Kernels::new(&device)?;
         kernels.prepare(held::sources(device.info.arch).iter())?;
@@ -71,7 +71,7 @@ impl CudaEngine {
             blas: Blas::open(&device)?,
             kernels,
             held: None,
-            weights: HashMap::new(),
+            weights: Weights::new(&device),
             arena: None,
             scratch: None,
             free: (free, free),
@@ -86,7 +86,7 @@ impl CudaEngine {
     pub fn gradient(&self, name: &str) -> Result<Tensor, EngineError> {
         self.bind()?;
         let gradient = self.held()?.read_gradient(name)?;
-        Ok(Tensor::f32(&self.found(name)?.shape, gradient))
+        Ok(Tensor::f32(&self.weights.get(name)?.shape, gradient))
     }
 
     /// Makes a weight, or replaces it, from its elements as they are stored, little endian: what
@@ -103,31 +103,7 @@ impl CudaEngine {
         bytes: &[u8],
     ) -> Result<(), EngineError> {
         self.bind()?;
-        let ty = Type::fixed(dtype, shape);
-        if !dtype.is_float() || ty.storage_bytes() != Some(bytes.len()) {
-            let found = bytes.len();
-            let reason = format!("weight `{name}`: {found} bytes are no floats of {ty}");
-            return Err(EngineError::new(reason));
-        }
-        if let Some(old) = self.weights.get(name) {
-            if (old.dtype, old.shape.as_slice()) != (dtype, shape) {
-                let old = Type::fixed(old.dtype, &old.shape);
-                let reason = format!("weight `{name}` is {old} and cannot become {ty}");
-                return Err(EngineError::new(reason));
-            }
-            return old.memory.write(0, bytes).map_err(message);
-        }
-        let memory = DeviceMemory::zeroed(&self.device, bytes.len(), "a weight");
-        let memory = memory.map_err(message)?;
-        memory.write(0, bytes).map_err(message)?;
-        let (shape, bytes) = (shape.to_vec(), bytes.len());
-        let weight = Weight {
-            dtype,
-            shape,
-            memory,
-            bytes,
-        };
-        self.weights.insert(name.to_string(), weight);
+        self.weights.set(name, dtype, shape, bytes)?;
         self.watch()
     }
 
@@ -140,17 +116,12 @@ impl CudaEngine {
         self.held.as_ref().ok_or_else(missing)
     }
 
-    fn found(&self, name: &str) -> Result<&Weight, EngineError> {
-        let missing = || EngineError::new(format!("there is no weight `{name}`"));
-        self.weights.get(name).ok_or_else(missing)
-    }
-
     /// Where the weight or gradient of that place is, and its bytes.
     fn named(&self, place: &Place) -> Result<(u64, usize), EngineError> {
         match place {
             Place::Weight(name) => {
-                let weight = self.found(name)?;
-                Ok((weight.memory.at(0), weight.bytes))
+                let weight = self.weights.get(name)?;
+                Ok((weight.address(), weight.bytes))
             }
             Place::Gradient(name) => self.held()?.gradient(name),
             place => Err(EngineError::new(format!("{place:?} has no name"))),
@@ -210,11 +181,6 @@ impl CudaEngine {
         result
     }
 
-    /// Reads device memory that the engine or a program owns; the range is one of theirs.
-    fn read_anything(&self, address: u64, to: &mut [u8]) -> Result<(), EngineError> {
-        self.device.read_at(address, to).map_err(message)
-    }
-
     /// Outputs of a program, after it ran.
     fn outputs(
         &self,
@@ -231,7 +197,7 @@ impl CudaEngine {
                 columns: found.columns,
                 stride: found.columns,
             };
-            let mut tensor = program.read(view, at, &|from, to| self.read_anything(from, to))?;
+            let mut tensor = program.read(view, at, &self.device)?;
             tensor.shape.clone_from(&found.shape);
             tensor.dtype = DType::F32;
             out.insert(name.clone(), tensor);
@@ -255,11 +221,7 @@ impl Engine for CudaEngine {
 
     fn weight(&mut self, name: &str) -> Result<Tensor, EngineError> {
         self.bind()?;
-        let weight = self.found(name)?;
-        let mut bytes = vec![0; weight.bytes];
-        weight.memory.read(0, &mut bytes).map_err(message)?;
-        let tensor = Tensor::from_le_bytes(weight.dtype, &weight.shape, &bytes);
-        tensor.ok_or_else(|| EngineError::new(format!("weight `{name}` was read badly")))
+        self.weights.read(name)
     }
 
     fn train(&mut self, what: &[Trainable]) -> Result<(), EngineError> {
@@ -268,11 +230,11 @@ impl Engine for CudaEngine {
             return Err(EngineError::new("what is trained was said already"));
         }
         let address = |one: &Trainable| {
-            let weight = self.found(&one.name)?;
+            let weight = self.weights.get(&one.name)?;
             let fits = weight.dtype == one.dtype && weight.shape == one.shape;
             let trains = matches!(one.dtype, DType::F32 | DType::BF16);
             match fits && trains {
-                true => Ok(weight.memory.at(0)),
+                true => Ok(weight.address()),
                 false => {
                     let (name, dtype, shape) = (&one.name, one.dtype, &one.shape);
                     let (old, held) = (weight.dtype, &weight.shape);
@@ -289,7 +251,7 @@ impl Engine for CudaEngine {
 
     fn state(&mut self, name: &str, which: State) -> Result<Tensor, EngineError> {
         self.bind()?;
-        let shape = self.found(name)?.shape.clone();
+        let shape = self.weights.get(name)?.shape.clone();
         Ok(Tensor::f32(&shape, self.held()?.moment(name, which)?))
     }
 
@@ -358,7 +320,7 @@ impl Engine for CudaEngine {
     fn memory(&self) -> Memory {
         let (gradients, moments) = self.held.as_ref().map_or((0, 0), Held::bytes);
         Memory {
-            weights: self.weights.values().map(|w| w.bytes as u64).sum(),
+            weights: self.weights.bytes(),
             gradients,
             moments,
             activations: self.arena.as_ref().map_or(0, |m| m.bytes() as u64),

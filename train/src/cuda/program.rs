@@ -20,7 +20,14 @@ const ALIGNMENT: usize = 256;
 /// Work of one step.
 enum Work {
     Product(Box<Product>, [View; 3]),
-    Launches(Vec<(Arc<Kernel>, [u32; 3], Vec<Arg>)>),
+    Launches(Vec<Ready>),
+}
+
+/// One launch, its kernel loaded.
+struct Ready {
+    kernel: Arc<Kernel>,
+    grid: [u32; 3],
+    args: Vec<Arg>,
 }
 
 /// A number that an input's elements must be below, and whether they may be negative.
@@ -45,6 +52,9 @@ pub struct Program {
     ran: bool,
 }
 
+/// Finds the weight or gradient of a place: its address and its bytes.
+pub type Named<'a> = dyn Fn(&Place) -> Result<(u64, usize), EngineError> + 'a;
+
 /// Where values are that belong to the engine.
 pub struct Addresses<'a> {
     /// The arena of intermediate values.
@@ -52,7 +62,7 @@ pub struct Addresses<'a> {
     /// Scratch memory.
     pub scratch: u64,
     /// Address and bytes of weights, and of gradients.
-    pub named: &'a dyn Fn(&Place) -> Result<(u64, usize), EngineError>,
+    pub named: &'a Named<'a>,
 }
 
 fn message(e: impl std::fmt::Display) -> EngineError {
@@ -184,15 +194,15 @@ impl Program {
                 unsafe { blas.run(product, a?, b?, c?) }
             }
             Work::Launches(launches) => {
-                for (kernel, grid, args) in launches {
-                    let pointers = args.iter().map(|arg| match arg {
+                for launch in launches {
+                    let pointers = launch.args.iter().map(|arg| match arg {
                         Arg::View(view) => self.pointer(*view, at),
                         Arg::Scratch(offset) => Ok(at.scratch + *offset as u64),
                     });
                     let pointers = pointers.collect::<Result<Vec<_>, _>>()?;
                     // SAFETY: one pointer a parameter, as the kernel's source was made for them;
                     // sizes are those of the plan, which the engine's memory has.
-                    unsafe { kernel.launch(*grid, &pointers) }.map_err(message)?;
+                    unsafe { launch.kernel.launch(launch.grid, &pointers) }.map_err(message)?;
                 }
                 Ok(())
             }
@@ -237,14 +247,14 @@ impl Program {
         &self,
         view: View,
         at: &Addresses<'_>,
-        copy: &dyn Fn(u64, &mut [u8]) -> Result<(), EngineError>,
+        device: &Device,
     ) -> Result<Tensor, EngineError> {
         let value = &self.plan.values[view.value];
         let element = value.dtype.bits() / 8;
         let address = self.pointer(view, at)?;
         let whole = (view.rows.max(1) - 1) * view.stride + view.columns;
         let mut bytes = vec![0; whole * element];
-        copy(address, &mut bytes)?;
+        device.read_at(address, &mut bytes).map_err(message)?;
         let rows = (0..view.rows).map(|r| r * view.stride * element);
         let width = view.columns * element;
         let dense: Vec<u8> = rows.flat_map(|r| &bytes[r..r + width]).copied().collect();
@@ -257,14 +267,14 @@ impl Program {
     }
 }
 
-fn resolve(
-    launches: &Launches,
-    kernels: &Kernels,
-) -> Result<Vec<(Arc<Kernel>, [u32; 3], Vec<Arg>)>, EngineError> {
+fn resolve(launches: &Launches, kernels: &Kernels) -> Result<Vec<Ready>, EngineError> {
     let launches = launches.launches.iter();
     let resolved = launches.map(|launch| {
-        let kernel = kernels.get(&launch.source.name)?;
-        Ok((kernel, launch.grid, launch.args.clone()))
+        Ok(Ready {
+            kernel: kernels.get(&launch.source.name)?,
+            grid: launch.grid,
+            args: launch.args.clone(),
+        })
     });
     resolved.collect()
 }

@@ -36,6 +36,13 @@ fn ops_that_no_training_step_contains() {
         engine(&subject).program(&subject.graph, 3),
         &["%select_rows"],
     );
+    let mut subject = Subject::new(1);
+    let input = subject.operand(&Ints(vec![0, 2]));
+    subject.graph.set_output("ids", input);
+    refused(
+        engine(&subject).program(&subject.graph, 3),
+        &["%input", "i32"],
+    );
     let mut graph = Graph::new("test");
     let mut weight = |name: &str, ty: Type| {
         let name = name.to_string();

@@ -21,7 +21,7 @@ use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::{PadColumns, Slice};
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
 use rabitc_ir::ops::sums::{SumRows, WeightedSum};
-use rabitc_ir::{DType, Type};
+use rabitc_ir::{DType, Data, Tensor, Type};
 
 use super::Operand::{self, Columns, Float, Ints, Node};
 use super::Subject;
@@ -174,6 +174,12 @@ proptest! {
         subject.node(EffectiveWeight { derive, frozen }, &operands);
         operands.insert(0, Float(shape));
         subject.node(EffectiveScaleGrad { derive, frozen }, &operands);
+        // The sign of either zero is +1.
+        for (name, value) in &mut subject.store {
+            if let (Data::F32(data), false) = (&mut value.data, name == "w" || name == "w.1") {
+                data.iter_mut().step_by(5).for_each(|x| *x = 0.0f32.copysign(*x));
+            }
+        }
         subject.check();
     }
 
@@ -202,5 +208,88 @@ proptest! {
         subject.node(op, &[columns(n_heads), k.clone(), columns(n_kv_heads)]);
         subject.node(lse, &[columns(n_heads), k]);
         subject.check();
+    }
+}
+
+/// Kernels clamp what they exponentiate. A NaN must get through all the same: training stops at a
+/// loss that is none.
+#[test]
+fn nan_gets_through() {
+    let (rows, head_dim, seq_len) = (6, 5, 6);
+    let nan = |subject: &mut Subject, name: &str, at: usize| {
+        let value = subject.store.get_mut(name).unwrap();
+        if let Data::F32(data) = &mut value.data {
+            data[at] = f32::NAN;
+        }
+    };
+    for softcap in [0.0, 3.0] {
+        let mut subject = Subject::new(6);
+        subject.tokens = rows;
+        let op = AttentionTrain {
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim,
+            scale: 1.0,
+            window: 0,
+            softcap,
+            seq_len,
+        };
+        let m = || Float(vec![rows, head_dim]);
+        subject.node(op, &[m(), m(), m()]);
+        nan(&mut subject, "w", 2 * head_dim);
+        let found = &subject.found(1)["attention_train"];
+        for (row, y) in found.floats().chunks(head_dim).enumerate() {
+            assert!(
+                y.iter().all(|y| y.is_nan() == (row == 2)),
+                "row {row}: {y:?}"
+            );
+        }
+    }
+    let mut subject = Subject::new(7);
+    let m = || Float(vec![3, 70]);
+    subject.node(KlDivergence {}, &[m(), m()]);
+    subject.node(CrossEntropy {}, &[m(), Ints(vec![1, 2, 3])]);
+    subject.node(Softcap { cap: 2.0 }, &[m()]);
+    subject.node(Round { to: DType::F16 }, &[m()]);
+    for name in ["w.1", "w.2", "w.3", "w.4"] {
+        nan(&mut subject, name, 66);
+    }
+    for (name, y) in subject.found(1) {
+        assert!(y.floats().iter().any(|y| y.is_nan()), "{name}");
+    }
+}
+
+/// Every value of each type, halfway to the next, and the numbers beside that.
+#[test]
+fn rounding_is_that_of_the_definition() {
+    for to in [DType::F16, DType::BF16] {
+        let value = |bits: u16| match to {
+            DType::F16 => half::f16::from_bits(bits).to_f32(),
+            _ => half::bf16::from_bits(bits).to_f32(),
+        };
+        let mut data = Vec::new();
+        for bits in 0..=u16::MAX {
+            let (x, next) = (value(bits), value(bits.wrapping_add(1)));
+            let between = ((f64::from(x) + f64::from(next)) / 2.0) as f32;
+            let beside = [-1i32, 0, 1].map(|d| between.to_bits().wrapping_add_signed(d));
+            data.push(x);
+            data.extend(beside.map(f32::from_bits));
+        }
+        let mut subject = Subject::new(0);
+        let shape = [512, data.len() / 512];
+        let x = subject.weight(&shape);
+        subject
+            .store
+            .insert("w".into(), Tensor::f32(&shape, data.clone()));
+        subject.node(Round { to }, &[Node(x)]);
+        let (expected, found) = (subject.expected(), subject.found(2));
+        let pairs = expected["round"]
+            .floats()
+            .iter()
+            .zip(found["round"].floats());
+        for (x, (y, z)) in data.iter().zip(pairs) {
+            let same = y.to_bits() == z.to_bits() || (y.is_nan() && z.is_nan());
+            assert!(same, "{x:e} to {to} is {z:e}, expected {y:e}");
+        }
     }
 }

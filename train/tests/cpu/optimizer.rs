@@ -165,6 +165,10 @@ fn gradients_add_up_and_can_be_cleared() {
         let bound = (4096.0 / 16.0 + 8.0) * U * norm * f64::from(runs);
         assert!((found - norm * f64::from(runs)).abs() <= bound);
     }
+    let memory = engine.memory();
+    let bytes = 4 * n as u64;
+    let held = [memory.weights, memory.gradients, memory.moments];
+    assert_eq!(held, [2 * bytes, bytes, 2 * bytes]);
     engine.clear_gradients().unwrap();
     assert_eq!(engine.gradient_norm().unwrap(), 0.0);
 }

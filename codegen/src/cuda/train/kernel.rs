@@ -1,27 +1,16 @@
 //! Steps that are neither products nor maps: one function a kind.
 
-use rabitc_ir::ops::attention_train::{AttentionLse, AttentionTrain};
-use rabitc_ir::ops::attention_train_grad::AttentionTrainGrad;
-use rabitc_ir::ops::effective_weight::Derive;
-use rabitc_ir::ops::squared_error::Normalize;
 use rabitc_ir::{DType, Op};
 
 use super::{Arg, Lower, line};
 use crate::CodegenError;
-use crate::cuda::kernels::train::attention::{Attention, Heads, MOST_CHANNELS};
-use crate::cuda::kernels::train::attention_grad::{AttentionDelta, AttentionGrad};
+use crate::cuda::kernels::train::attention::Heads;
 use crate::cuda::kernels::train::column_sum::ColumnSum;
-use crate::cuda::kernels::train::cross_entropy::CrossEntropy;
-use crate::cuda::kernels::train::effective_scale_grad::{EffectiveScaleGrad, JoinScaleGrads};
-use crate::cuda::kernels::train::effective_weight::{Cores, EffectiveWeight};
 use crate::cuda::kernels::train::embed::Embed;
-use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::rms_norm::RmsNorm;
 use crate::cuda::kernels::train::rms_norm_grad::RmsNormGrad;
 use crate::cuda::kernels::train::rope::{Rope, RopeTable};
-use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
 use crate::cuda::kernels::train::scatter_add::ScatterAdd;
-use crate::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
 use crate::train::{Kernel, KernelStep, View};
 
 /// Rows that one block adds up.
@@ -42,13 +31,13 @@ macro_rules! heads {
         }
     };
 }
+pub(super) use heads;
 
 impl Lower<'_> {
     pub(super) fn kernel(&mut self, step: &KernelStep) -> Result<(), CodegenError> {
         let (o, to) = (&step.operands[..], step.results[0]);
         match &step.kernel {
             Kernel::AttentionWithLse(op) => {
-                let AttentionTrain { .. } = op;
                 let heads = heads!(op, o[0].rows);
                 self.attention(step, heads, Some(to), Some(step.results[1]))
             }
@@ -84,7 +73,6 @@ impl Lower<'_> {
                 return self.attention(step, heads!(op, o[0].rows), Some(to), None);
             }
             Op::AttentionLse(op) => {
-                let AttentionLse { .. } = op;
                 return self.attention(step, heads!(op, o[0].rows), None, Some(to));
             }
             Op::AttentionTrainGrad(op) => return self.attention_grad(step, op),
@@ -113,7 +101,8 @@ impl Lower<'_> {
         Ok(())
     }
 
-    fn views(views: &[View]) -> Vec<Arg> {
+    /// Arguments of views.
+    pub(super) fn views(views: &[View]) -> Vec<Arg> {
         views.iter().map(|v| Arg::View(*v)).collect()
     }
 
@@ -204,202 +193,6 @@ impl Lower<'_> {
         self.launch(&spec, line(spec.blocks()), Self::views(&[o[0], o[1], to]));
     }
 
-    fn check_heads(&self, step: &KernelStep, heads: &Heads) -> Result<(), CodegenError> {
-        let matrices = step.operands.iter().filter(|v| v.columns != heads.n_heads);
-        let found = matrices.map(|v| self.dtype(*v)).find(|d| *d != DType::BF16);
-        match (heads.head_dim > MOST_CHANNELS, found) {
-            (true, _) => {
-                let dim = heads.head_dim;
-                let reason = format!("heads of {dim} channels; {MOST_CHANNELS} are supported");
-                Err(refuse(step, reason))
-            }
-            (_, Some(dtype)) => {
-                let reason = format!("attention reads bf16, its operand is {dtype}");
-                Err(refuse(step, reason))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn attention(
-        &mut self,
-        step: &KernelStep,
-        heads: Heads,
-        y: Option<View>,
-        lse: Option<View>,
-    ) -> Result<(), CodegenError> {
-        self.check_heads(step, &heads)?;
-        let o = &step.operands;
-        // Without values, keys stand in for them: nothing is stored of what comes of it.
-        let qkv = [o[0], o[1], *o.get(2).unwrap_or(&o[1])];
-        let spec = Attention {
-            heads,
-            qkv: qkv.map(|v| self.layout(v)),
-            y: y.map(|v| self.layout(v)),
-            lse: lse.is_some(),
-        };
-        let results = y.into_iter().chain(lse);
-        let args = qkv.into_iter().chain(results).map(Arg::View).collect();
-        self.launch(&spec, spec.grid(), args);
-        Ok(())
-    }
-
-    fn attention_grad(
-        &mut self,
-        step: &KernelStep,
-        op: &AttentionTrainGrad,
-    ) -> Result<(), CodegenError> {
-        let [q, k, v, y, lse, dy] = [0, 1, 2, 3, 4, 5].map(|i| step.operands[i]);
-        let to = step.results[0];
-        let heads = heads!(op, q.rows);
-        self.check_heads(step, &heads)?;
-        let sums = AttentionDelta {
-            head_dim: op.head_dim,
-            y: self.layout(y),
-            dy: self.layout(dy),
-        };
-        let delta = self.scratch(q.rows * op.n_heads * 4);
-        let args = vec![Arg::View(y), Arg::View(dy), delta];
-        self.launch(&sums, line(sums.blocks()), args);
-        for of_queries in [true, false] {
-            let spec = AttentionGrad {
-                heads,
-                operands: [q, k, v, dy].map(|v| self.layout(v)),
-                out: self.layout(to),
-                of_queries,
-            };
-            let mut args = Self::views(&[q, k, v, dy, lse]);
-            args.extend([delta, Arg::View(to)]);
-            self.launch(&spec, spec.grid(), args);
-        }
-        Ok(())
-    }
-
-    /// The end of a loss: pairs of numbers to their ratio.
-    fn reduce(&mut self, rows: usize, pairs: Arg, reduce: Reduce, to: Arg) {
-        self.launch(&RowReduce { rows, reduce }, line(1), vec![pairs, to]);
-    }
-
-    fn divergence(&mut self, o: &[View], loss: Option<View>, gradient: Option<View>) {
-        let spec = KlDivergence {
-            teacher: self.layout(o[0]),
-            student: self.layout(o[1]),
-            loss: loss.is_some(),
-            gradient: gradient.map(|g| self.layout(g)),
-        };
-        let rows = o[1].rows;
-        let mut args = Self::views(&o[..2]);
-        args.extend(gradient.iter().flat_map(|g| Self::views(&[o[2], *g])));
-        let pairs = loss.map(|_| self.scratch(rows * 8));
-        args.extend(pairs);
-        self.launch(&spec, line(rows), args);
-        if let (Some(pairs), Some(loss)) = (pairs, loss) {
-            self.reduce(rows, pairs, Reduce::Ratio, Arg::View(loss));
-        }
-    }
-
-    fn cross_entropy(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), None);
-        let pairs = self.scratch(o[0].rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        let spec = CrossEntropy { logits, gradient };
-        self.launch(&spec, line(o[0].rows), args);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    fn cross_entropy_grad(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), Some(self.layout(to)));
-        let spec = CrossEntropy { logits, gradient };
-        let args = Self::views(&[o[0], o[1], o[2], to]);
-        self.launch(&spec, line(o[0].rows), args);
-    }
-
-    /// The pairs that a squared error is the ratio of.
-    fn error_pairs(&mut self, o: &[View], normalize: Normalize) -> Arg {
-        let spec = SquaredError {
-            x: self.layout(o[0]),
-            target: self.layout(o[1]),
-            normalize,
-        };
-        let rows = o[0].rows;
-        let pairs = self.scratch(rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        self.launch(&spec, line(rows.div_ceil(8)), args);
-        pairs
-    }
-
-    fn squared_error(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let pairs = self.error_pairs(o, normalize);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    fn squared_error_grad(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let mut args = Self::views(&[o[0], o[1], o[2], to]);
-        if normalize == Normalize::Target {
-            let pairs = self.error_pairs(o, normalize);
-            let total = self.scratch(4);
-            self.reduce(o[0].rows, pairs, Reduce::Second, total);
-            args.push(total);
-        }
-        let spec = SquaredErrorGrad {
-            x: self.layout(o[0]),
-            target: self.layout(o[1]),
-            out: self.layout(to),
-            normalize,
-        };
-        self.launch(&spec, line(o[0].rows.div_ceil(8)), args);
-    }
-
-    /// Requires scales as the kernels read them: f32, row after row.
-    fn check_scales(&self, step: &KernelStep, scales: &[View]) -> Result<(), CodegenError> {
-        let fits = |v: &View| self.dtype(*v) == DType::F32 && v.is_dense();
-        match scales.iter().all(fits) {
-            true => Ok(()),
-            false => Err(refuse(step, "scales must be dense and f32".into())),
-        }
-    }
-
-    /// The cores of g, h and latent weights.
-    fn cores(&self, o: &[View], derive: Derive) -> Cores {
-        Cores {
-            paths: o[0].rows,
-            latent: self.layout(o[2]),
-            derive,
-        }
-    }
-
-    fn effective_weight(&mut self, o: &[View], to: View, derive: Derive) {
-        let spec = EffectiveWeight {
-            cores: self.cores(o, derive),
-            out: self.layout(to),
-        };
-        let mut args = Self::views(o);
-        args.push(Arg::View(to));
-        self.launch(&spec, line(spec.blocks()), args);
-    }
-
-    fn scale_grad(&mut self, o: &[View], to: View, derive: Derive, frozen: usize) {
-        let spec = EffectiveScaleGrad {
-            dweight: self.layout(o[0]),
-            cores: self.cores(&o[1..], derive),
-            frozen,
-        };
-        let ([across, down], paths) = (spec.tiles(), spec.cores.paths);
-        let (d_out, d_in) = (o[0].rows, o[0].columns);
-        let dg = self.scratch(across * paths * d_out * 4);
-        let dh = self.scratch(down * paths * d_in * 4);
-        let mut args = Self::views(o);
-        args.extend([dg, dh]);
-        self.launch(&spec, [across as u32, down as u32, 1], args);
-        let join = JoinScaleGrads {
-            paths,
-            d_out,
-            d_in,
-            tiles: spec.tiles(),
-        };
-        self.launch(&join, line(join.blocks()), vec![dg, dh, Arg::View(to)]);
-    }
-
     fn column_sum(&mut self, x: View, to: Arg) {
         let first = ColumnSum {
             x: self.layout(x),
@@ -426,6 +219,7 @@ impl Lower<'_> {
     }
 }
 
-fn refuse(step: &KernelStep, reason: String) -> CodegenError {
+/// An error that names the step's node.
+pub(super) fn refuse(step: &KernelStep, reason: String) -> CodegenError {
     CodegenError::plan(format!("%{}: {reason}", step.node))
 }

@@ -1,6 +1,9 @@
 //! Steps of a training plan to launches of GPU kernels; dense products are the engine's.
 
+mod attention;
+mod cores;
 mod kernel;
+mod losses;
 
 use rabitc_ir::DType;
 use rabitc_rbx::SmArch;
@@ -55,7 +58,16 @@ pub fn launches(plan: &Plan, step: &Step, arch: SmArch) -> Result<Launches, Code
         Step::Map(map) => lower.map(map)?,
         Step::Kernel(step) => lower.kernel(step)?,
     }
-    Ok(lower.out)
+    let most = arch.shared_bytes() as u32;
+    match lower.out.launches.iter().find(|l| l.source.shared > most) {
+        None => Ok(lower.out),
+        Some(launch) => Err(CodegenError::plan(format!(
+            "%{}: kernel {} needs {} bytes of shared memory, a block of {arch} has {most}",
+            step.node(),
+            launch.source.name,
+            launch.source.shared
+        ))),
+    }
 }
 
 struct Lower<'a> {

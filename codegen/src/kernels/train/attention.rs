@@ -7,8 +7,9 @@ pub use super::attention_rows::Heads;
 use super::attention_rows::{
     BLOCK, LOWEST, Rows, accumulate, dots, for_blocks, for_lanes, store_scaled,
 };
+use super::functions::{exp_or_nan, ln_or_nan};
 use super::rows::clear;
-use crate::kernels::math::{exp, ln};
+use crate::kernels::math::exp;
 use crate::kernels::shape::{address, lane_numbers, split_item};
 use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Elem, Kernel, Ty, Val, Var};
@@ -88,7 +89,7 @@ impl Spec for AttentionTrain {
                 store_scaled(b, sums, Some(inverse), to, head_dim);
             }
             if let Some(lse) = lse {
-                let (log, largest) = (ln(b, total), b.get(running.largest));
+                let (log, largest) = (ln_or_nan(b, total), b.get(running.largest));
                 let log = b.add(log, largest);
                 let to = b.at(lse, item, 4);
                 b.store(to, 0, log);
@@ -151,7 +152,7 @@ impl AttentionTrain {
             let at = b.add(head.weights, offset);
             let score = b.load(vector, at, 0);
             let score = b.sub(score, shift);
-            let weight = exp(b, score);
+            let weight = exp_or_nan(b, score);
             let weight = b.select(within, weight, zero);
             b.store(at, 0, weight);
             let before = b.get(sum);

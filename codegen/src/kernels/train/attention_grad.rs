@@ -5,8 +5,8 @@
 
 pub use super::attention_rows::Heads;
 use super::attention_rows::{BLOCK, Rows, accumulate, dots, for_blocks, for_lanes, store_scaled};
+use super::functions::exp_or_nan;
 use super::rows::{clear, sum_columns};
-use crate::kernels::math::exp;
 use crate::kernels::shape::{address, lane_numbers, split_item};
 use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Elem, Kernel, Ty, Val};
@@ -261,7 +261,7 @@ impl AttentionGrad {
             let score = self.heads.score(b, product);
             let (log, delta) = terms(b, offset);
             let shifted = b.sub(score, log);
-            let weight = exp(b, shifted);
+            let weight = exp_or_nan(b, shifted);
             let zero = b.float(0.0);
             let weight = b.select(within, weight, zero);
             let pull = b.load(vector, at_pull, 0);

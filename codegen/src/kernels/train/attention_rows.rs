@@ -1,8 +1,9 @@
 //! What the attention kernels of training share: products of one row with many, and weighted sums
 //! of rows, a block of rows at a time with the weights on the stack.
 
+use super::functions::softcap_or_nan;
 use super::rows::sum_columns;
-use crate::kernels::math::{min_int, softcap};
+use crate::kernels::math::min_int;
 use crate::kernels::shape::{broadcast, for_columns};
 use crate::kir::{Builder, CmpOp, Elem, Inst, Ty, Val};
 
@@ -103,7 +104,7 @@ impl Heads {
         let scale = b.float_of(b.ty(product), self.scale);
         let score = b.mul(product, scale);
         match self.softcap > 0.0 {
-            true => softcap(b, score, self.softcap),
+            true => softcap_or_nan(b, score, self.softcap),
             false => score,
         }
     }

@@ -1,8 +1,8 @@
 //! The effective weight of a residual-binary layer, and the gradient of its scales. The cores are
 //! derived from the latent weights where they are needed and never stored.
 
-use super::rows::{add_scaled, block_of_rows, clear, sum_columns};
-use crate::kernels::shape::{broadcast, for_columns};
+use super::rows::{add_scaled, block_of_rows, clear, load_broadcast, sum_columns};
+use crate::kernels::shape::for_columns;
 use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, CmpOp, Kernel, Ty, Val};
 
@@ -99,8 +99,8 @@ impl Layer {
                 residual = latent(b, i);
             }
             let positive = b.cmp(CmpOp::Le, zero, residual);
-            let g = b.load(Ty::F32, row.g, (i * self.d_out * 4) as i32);
-            let g = broadcast(b, g, ty);
+            let g = b.add_imm(row.g, (i * self.d_out * 4) as i64);
+            let g = load_broadcast(b, ty, g);
             let h = b.add_imm(row.h, (i * self.d_in * 4) as i64);
             let h = b.at(h, column, 4);
             let h = b.load(ty, h, 0);

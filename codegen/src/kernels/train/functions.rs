@@ -3,12 +3,36 @@
 use rabitc_ir::DType;
 use rabitc_ir::ops::gate::Activation;
 
-use crate::kernels::math::exp;
+use crate::kernels::math::{exp, ln, softcap};
 use crate::kir::{Builder, CmpOp, Elem, UnOp, Val};
 
 fn constant(b: &mut Builder, like: Val, x: f32) -> Val {
     let ty = b.ty(like);
     b.float_of(ty, x)
+}
+
+/// `y`, or x where x is NaN: what clamps x loses it, and a loss that should be NaN would not be.
+pub fn keep_nan(b: &mut Builder, x: Val, y: Val) -> Val {
+    let number = b.cmp(CmpOp::Eq, x, x);
+    b.select(number, y, x)
+}
+
+/// eˣ, NaN for NaN.
+pub fn exp_or_nan(b: &mut Builder, x: Val) -> Val {
+    let y = exp(b, x);
+    keep_nan(b, x, y)
+}
+
+/// ln x for x above 0, NaN for NaN.
+pub fn ln_or_nan(b: &mut Builder, x: Val) -> Val {
+    let y = ln(b, x);
+    keep_nan(b, x, y)
+}
+
+/// cap · tanh(x / cap), NaN for NaN.
+pub fn softcap_or_nan(b: &mut Builder, x: Val, cap: f32) -> Val {
+    let y = softcap(b, x, cap);
+    keep_nan(b, x, y)
 }
 
 /// s = 1 / (1 + e^−y), the logistic function of y, and 1 − s.
@@ -72,8 +96,7 @@ pub fn round(b: &mut Builder, x: Val, to: DType) -> Val {
         _ => return x,
     };
     // Rounding of bits may carry NaN into the sign.
-    let number = b.cmp(CmpOp::Eq, x, x);
-    b.select(number, rounded, x)
+    keep_nan(b, x, rounded)
 }
 
 /// x without its last `drop` bits of fraction, rounded.

@@ -1,7 +1,8 @@
 //! The logarithm of the sum of the exponentials of a row.
 
+use super::functions::ln_or_nan;
 use super::rows::{max_columns, shifted_exp, sum_columns};
-use crate::kernels::{Spec, Vectors, math};
+use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Kernel};
 
 /// `out[row] = ln Σ exp(x[row])`; items: rows.
@@ -30,7 +31,7 @@ impl Spec for LogSumExp {
                 let e = shifted_exp(b, x, column, largest, ty);
                 vec![b.add(sums[0], e)]
             });
-            let log = math::ln(b, total[0]);
+            let log = ln_or_nan(b, total[0]);
             let log = b.add(log, largest);
             let to = b.at(out, row, 4);
             b.store(to, 0, log);

@@ -1,9 +1,9 @@
 //! Functions of single elements, as a plan's maps describe them.
 
-use super::functions::{activation_slope, round, softcap_slope};
+use super::functions::{activation_slope, keep_nan, round, softcap_or_nan, softcap_slope};
 use crate::kernels::elementwise::activate;
 use crate::kernels::shape::{address, chunk_count, for_chunks, for_columns};
-use crate::kernels::{Spec, Vectors, math};
+use crate::kernels::{Spec, Vectors};
 use crate::kir::{Builder, Kernel, Ty, Val};
 use crate::train::{Map, Store, Term, View};
 
@@ -218,8 +218,11 @@ impl MapKernel {
             Term::Sum(parts) => sum(b, parts, values),
             Term::Act(act, x) => activate(b, *act, values[*x]),
             Term::ActSlope(act, x) => activation_slope(b, *act, values[*x]),
-            Term::Softcap(cap, x) => math::softcap(b, values[*x], *cap),
-            Term::SoftcapSlope(cap, x) => softcap_slope(b, values[*x], *cap),
+            Term::Softcap(cap, x) => softcap_or_nan(b, values[*x], *cap),
+            Term::SoftcapSlope(cap, x) => {
+                let slope = softcap_slope(b, values[*x], *cap);
+                keep_nan(b, values[*x], slope)
+            }
             Term::Round(to, x) => round(b, values[*x], *to),
         }
     }

@@ -1,5 +1,6 @@
 //! Sums and maxima over a row.
 
+use super::functions::exp_or_nan;
 use crate::kernels::math;
 use crate::kernels::shape::{broadcast, for_columns};
 use crate::kir::{Builder, Elem, Ty, UnOp, Val, Var};
@@ -106,13 +107,13 @@ pub fn load_broadcast(b: &mut Builder, ty: Ty, base: Val) -> Val {
     broadcast(b, scalar, ty)
 }
 
-/// e^(x[column] − shift) in type `ty`.
+/// e^(x[column] − shift) in type `ty`; NaN for NaN.
 pub fn shifted_exp(b: &mut Builder, x: Val, column: Val, shift: Val, ty: Ty) -> Val {
     let at = b.at(x, column, 4);
     let x = b.load(ty, at, 0);
     let shift = broadcast(b, shift, ty);
     let x = b.sub(x, shift);
-    math::exp(b, x)
+    exp_or_nan(b, x)
 }
 
 /// 1 / √(square / n + eps), all f32 scalars.
