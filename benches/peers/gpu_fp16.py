@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Tokens per second of a Llama-shaped fp16 decode step in PyTorch, compiled, in a CUDA graph.
+"""Tokens per second of a Llama-shaped fp16 model in PyTorch, compiled, in a CUDA graph.
 
-usage: gpu_fp16.py CONFIG.json [POSITIONS ...]
+usage: gpu_fp16.py CONFIG.json [POSITIONS ...] [--prompt TOKENS ...]
 
-CONFIG.json is a Hugging Face configuration; weights are random, the batch is 1, and POSITIONS (128
-and 512 by default) are how many positions are in the cache. The step is what a generation repeats:
-embedding, every block with its cache, final norm, head, argmax.
+CONFIG.json is a Hugging Face configuration; weights are random, the batch is 1.
+
+Without --prompt: a decode step with POSITIONS (128 and 512 by default) positions in the cache. The
+step is what a generation repeats: embedding, every block with its cache, final norm, head, argmax.
+
+With --prompt: reading TOKENS tokens into an empty cache, with the head for the last one, and beside it
+the products of the linear layers alone, which is what cuBLAS makes of these shapes.
 """
 
+import argparse
 import json
-import sys
 import time
 
 import torch
@@ -65,6 +69,40 @@ class Step(torch.nn.Module):
         return F.linear(x, self.head).argmax(-1)
 
 
+    def read(self, tokens):
+        """The token after a prompt that fills the cache from its beginning."""
+        count = tokens.shape[0]
+        x, positions = self.embed[tokens], torch.arange(count, device=tokens.device)
+        for layer in self.layers:
+            n = F.rms_norm(x, x.shape[-1:], layer.norm1, self.eps)
+            kv = self.kv_heads * self.dim
+            q, k, v = F.linear(n, layer.qkv).split([x.shape[-1], kv, kv], -1)
+            heads = lambda x, n: x.view(1, count, n, self.dim).transpose(1, 2)
+            q, k = (self.rotate(heads(*h), positions) for h in ((q, self.heads), (k, self.kv_heads)))
+            v = heads(v, self.kv_heads)
+            layer.k[:, :, :count], layer.v[:, :, :count] = k, v
+            a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads)
+            x = x + F.linear(a.transpose(1, 2).reshape(count, -1), layer.o)
+            n = F.rms_norm(x, x.shape[-1:], layer.norm2, self.eps)
+            gate, up = F.linear(n, layer.gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, layer.down)
+        x = F.rms_norm(x[-1:], x.shape[-1:], self.norm, self.eps)
+        return F.linear(x, self.head).argmax(-1)
+
+
+def median_seconds(run, repeats):
+    """Seconds of one run, the median of seven measurements."""
+    seconds = []
+    for _ in range(7):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+        seconds.append((time.perf_counter() - start) / repeats)
+    return sorted(seconds)[3]
+
+
 @torch.inference_mode()
 def measure(config, positions):
     """Tokens per second with `positions` positions in the cache."""
@@ -79,23 +117,48 @@ def measure(config, positions):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         token.copy_(compiled(token, position))
-    rates = []
-    for _ in range(7):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(30):
-            graph.replay()
-        torch.cuda.synchronize()
-        rates.append(30 / (time.perf_counter() - start))
-    return sorted(rates)[3]
+    return 1 / median_seconds(graph.replay, 30)
+
+
+@torch.inference_mode()
+def measure_prompt(config, count):
+    """Seconds to read `count` tokens, and seconds of the products alone."""
+    torch.set_default_device("cuda")
+    torch.set_default_dtype(torch.float16)
+    step = Step(config, count)
+    compiled = torch.compile(step.read, fullgraph=True)
+    tokens = torch.arange(count) % config["vocab_size"]
+    for _ in range(3):
+        compiled(tokens)
+    inputs = {n: torch.randn(count, n) for n in (config["hidden_size"], config["intermediate_size"])}
+
+    def products():
+        for layer in step.layers:
+            for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
+                F.linear(inputs[weight.shape[1]], weight)
+
+    products()
+    return median_seconds(lambda: compiled(tokens), 3), median_seconds(products, 3)
 
 
 def main():
     """Prints a Markdown table."""
-    with open(sys.argv[1]) as file:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("positions", nargs="*", type=int, default=[128, 512])
+    parser.add_argument("--prompt", nargs="+", type=int, metavar="TOKENS")
+    args = parser.parse_args()
+    with open(args.config) as file:
         config = json.load(file)
-    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}\n\n| cached positions | tokens/s |\n|---:|---:|")
-    for positions in [int(n) for n in sys.argv[2:]] or [128, 512]:
+    print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}\n")
+    if args.prompt:
+        print("| prompt | tokens/s | products alone, tokens/s |\n|---:|---:|---:|")
+        for count in args.prompt:
+            whole, products = measure_prompt(config, count)
+            print(f"| {count} | {count / whole:.0f} | {count / products:.0f} |", flush=True)
+        return
+    print("| cached positions | tokens/s |\n|---:|---:|")
+    for positions in args.positions:
         print(f"| {positions} | {measure(config, positions):.0f} |", flush=True)
 
 

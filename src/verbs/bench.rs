@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
     /// Show where the time of a generated token goes, step by step, instead; on a GPU, every part
-    /// of one step after --depth positions
+    /// of one step after --depth positions: of generating a token, or, with -n 0, of reading the prompt
     #[arg(long, conflicts_with = "output")]
     steps: bool,
     /// The form of the result
@@ -101,7 +101,11 @@ pub fn run(args: &Args) -> Result<()> {
         repetitions: args.repetitions,
     };
     if args.steps {
-        if let Some(table) = device_steps::table(&mut session, args.depth)? {
+        let tokens = match args.generate {
+            0 => args.prompt.min(session.max_tokens()),
+            _ => 1,
+        };
+        if let Some(table) = device_steps::table(&mut session, args.depth, tokens)? {
             return ui::print(&table);
         }
         return ui::print(&steps::table(&mut session, &plan)?);

@@ -52,22 +52,31 @@ impl Compiler {
     /// A text that does not compile, which is a defect of this program, or an architecture that
     /// this NVRTC does not know.
     pub fn compile(&self, source: &Source, arch: SmArch) -> Result<Compiled, CodegenError> {
-        let options = [
-            format!("--gpu-architecture={arch}"),
-            "--std=c++17".into(),
-            "--ptxas-options=-v".into(),
-            // What comes out of a cache comes without a log.
-            "--no-cache".into(),
-            "--extra-device-vectorization".into(),
-        ];
-        let output = self.nvrtc.compile(&source.name, &source.text, &options)?;
+        let compile = |arch: String| {
+            let options = [
+                format!("--gpu-architecture={arch}"),
+                "--std=c++17".into(),
+                "--ptxas-options=-v".into(),
+                // What comes out of a cache comes without a log.
+                "--no-cache".into(),
+                "--extra-device-vectorization".into(),
+            ];
+            self.nvrtc.compile(&source.name, &source.text, &options)
+        };
+        // Only Hopper has code that newer architectures do not run; PTX is for those.
+        let specific = source.arch_specific && arch.number() == 90;
+        let output = compile(format!("{arch}{}", if specific { "a" } else { "" }))?;
+        let ptx = match specific {
+            true => compile(format!("compute_{}", arch.number()))?.ptx,
+            false => output.ptx,
+        };
         let resources = resources::parse(&output.log).ok_or_else(|| CodegenError::Cuda {
             kernel: source.name.clone(),
             reason: format!("the compiler reports no resources: {}", output.log),
         })?;
         Ok(Compiled {
             cubin: output.cubin,
-            ptx: output.ptx,
+            ptx,
             resources,
         })
     }

@@ -33,6 +33,9 @@ pub struct Source {
     pub shared: u32,
     /// Whether it may start before the kernel ahead of it has ended.
     pub overlaps: bool,
+    /// Whether machine code is compiled with what the architecture has for itself (`sm_90a` for
+    /// `sm_90`); the text has another form under `#if` for PTX.
+    pub arch_specific: bool,
 }
 
 /// Builds a [`Source`]: constants, then helpers, then the kernel's body.
@@ -46,6 +49,7 @@ pub struct Builder {
     min_blocks: u32,
     cluster: u32,
     shared: usize,
+    arch_specific: bool,
 }
 
 impl Builder {
@@ -61,6 +65,7 @@ impl Builder {
             min_blocks: 1,
             cluster: 1,
             shared: 0,
+            arch_specific: false,
         }
     }
 
@@ -138,6 +143,12 @@ impl Builder {
         self
     }
 
+    /// Lets machine code use what only this architecture has.
+    pub fn arch_specific(mut self) -> Builder {
+        self.arch_specific = true;
+        self
+    }
+
     /// The kernel with this body.
     pub fn body(self, body: &str) -> Source {
         let params: Vec<_> = self
@@ -170,6 +181,7 @@ impl Builder {
             cluster: self.cluster,
             shared: self.shared as u32,
             overlaps: self.arch.has_clusters(),
+            arch_specific: self.arch_specific,
         }
     }
 }

@@ -85,6 +85,18 @@ fn many() -> Vec<Case> {
                 head_dim: 128,
                 window: 0,
                 softcap: 0.0,
+                filled: true,
+            },
+        ),
+        case(
+            "attention_prefill_512",
+            AttentionPrefill {
+                n_heads: 32,
+                n_kv_heads: 8,
+                head_dim: 128,
+                window: 0,
+                softcap: 0.0,
+                filled: false,
             },
         ),
         case(
@@ -95,6 +107,18 @@ fn many() -> Vec<Case> {
                 head_dim: 38,
                 window: 9,
                 softcap: 5.0,
+                filled: false,
+            },
+        ),
+        case(
+            "attention_prefill_wide",
+            AttentionPrefill {
+                n_heads: 4,
+                n_kv_heads: 1,
+                head_dim: 256,
+                window: 512,
+                softcap: 0.0,
+                filled: false,
             },
         ),
         case(

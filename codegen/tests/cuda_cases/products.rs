@@ -2,7 +2,8 @@
 
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prefill::RbPrefill;
-use rabitc_codegen::cuda::kernels::rb_prepare::{Before, RbPrepare};
+use rabitc_codegen::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
+use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::layout::GpuLayout;
@@ -14,7 +15,14 @@ use super::{Case, case};
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    let all = [one_token(), few_tokens(), at_load(), prepare(), prefill()];
+    let all = [
+        one_token(),
+        few_tokens(),
+        at_load(),
+        prepare(),
+        prefill(),
+        prompt(),
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -201,7 +209,9 @@ fn prepare() -> Vec<Case> {
             RbPrepare {
                 d_in: 4096,
                 x_stride: 4096,
+                x_aligned: true,
                 before: Before::Norm(1e-5),
+                order: Order::Units(256),
             },
         ),
         case(
@@ -209,7 +219,9 @@ fn prepare() -> Vec<Case> {
             RbPrepare {
                 d_in: 301,
                 x_stride: 602,
+                x_aligned: false,
                 before: Before::Gate(Activation::GeluTanh, 602),
+                order: Order::Tokens,
             },
         ),
     ]
@@ -243,6 +255,45 @@ fn prefill() -> Vec<Case> {
                 residual: Some(42),
                 by_rows: false,
             },
+        ),
+    ]
+}
+
+/// Products of many tokens on architectures with clusters.
+fn prompt() -> Vec<Case> {
+    let llama = |segments: &[usize], d_in, paired| layout(segments, d_in, 2, paired);
+    let wgmma = |layout, finish, tokens, by_rows| RbPrefillWgmma {
+        layout,
+        finish,
+        tokens,
+        by_rows,
+    };
+    vec![
+        case(
+            "prompt_qkv",
+            wgmma(llama(&[4096; 3], 4096, false), Finish::Store, 256, false),
+        ),
+        case(
+            "prompt_gate_up",
+            wgmma(
+                llama(&[11008; 2], 4096, true),
+                Finish::Gate(Activation::Silu),
+                256,
+                false,
+            ),
+        ),
+        case(
+            "prompt_down",
+            wgmma(
+                llama(&[4096], 11008, false),
+                Finish::Residual(4096),
+                128,
+                false,
+            ),
+        ),
+        case(
+            "prompt_odd",
+            wgmma(layout(&[37, 5], 301, 5, false), Finish::Store, 128, true),
         ),
     ]
 }

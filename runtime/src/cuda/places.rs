@@ -1,6 +1,6 @@
 //! Where things are in the memory of a session.
 
-use rabitc_rbx::gpu::{GpuArg, RopeTable};
+use rabitc_rbx::gpu::{GpuArg, GpuProgram, RopeTable};
 use rabitc_rbx::{GpuTarget, Manifest};
 
 /// The state of a step, for [`GpuArg::State`].
@@ -26,11 +26,21 @@ pub(super) struct Places {
     pub end: usize,
 }
 
+/// The programs that a session of so many positions can use: no more than one takes them all.
+pub(super) fn needed(target: &GpuTarget, capacity: usize) -> &[GpuProgram] {
+    let enough = target
+        .programs
+        .iter()
+        .position(|p| p.max_tokens >= capacity);
+    &target.programs[..enough.map_or(target.programs.len(), |i| i + 1)]
+}
+
 impl Places {
     /// `None` if the sizes overflow.
     pub fn new(manifest: &Manifest, target: &GpuTarget, capacity: usize) -> Option<Places> {
-        let most = target.programs.iter().map(|p| p.max_tokens).max()?;
-        let arena = target.programs.iter().map(|p| p.arena_bytes).max()?;
+        let programs = || needed(target, capacity).iter();
+        let most = programs().map(|p| p.max_tokens).max()?;
+        let arena = programs().map(|p| p.arena_bytes).max()?;
         let mut end = 0usize;
         let mut reserve = |bytes: usize| {
             let start = end;

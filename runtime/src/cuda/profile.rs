@@ -1,4 +1,4 @@
-//! Where the time of a decode step goes: parts of it, replayed alone.
+//! Where the time of a step goes: parts of it, replayed alone.
 
 use cudarc::driver::sys;
 use rabitc_rbx::GpuTarget;
@@ -30,61 +30,76 @@ pub struct Profile {
     pub parts: Vec<Part>,
 }
 
-/// Replays of one measurement.
-const REPLAYS: usize = 20;
+/// Replays of one measurement, of few tokens and of many.
+const REPLAYS: [usize; 2] = [20, 4];
 /// Measurements, of which the median counts.
 const ROUNDS: usize = 7;
 
 impl CudaSession {
-    /// Measures the step for one token at the session's memory as it is, `position` positions in.
+    /// Measures the step for `tokens` tokens, no more than a step takes, at the session's memory as
+    /// it is, `position` positions in.
     pub(crate) fn profile(
         &mut self,
         target: &GpuTarget,
         position: usize,
+        tokens: usize,
     ) -> Result<Profile, Error> {
         let model = self.model().clone();
         model.device.bind()?;
-        self.write_inputs(&[0], &[0], position)?;
-        let steps = &target.programs[0].steps;
+        self.write_inputs(&vec![0; tokens], &[0], position)?;
+        let program = self.program(tokens).ok_or_else(|| Error::Step {
+            reason: format!("{tokens} tokens are more than a step takes"),
+        })?;
+        let steps = &target.programs[program].steps;
+        let run = (program, tokens);
         let name = |kernel: usize| target.kernels[kernel].name.clone();
         let mut names: Vec<usize> = steps.iter().map(|s| s.kernel).collect();
         names.sort_unstable();
         names.dedup();
         let mut parts = Vec::new();
         for kernel in names {
-            parts.push(self.part(target, name(kernel), &|k| k == kernel)?);
+            parts.push(self.part(target, run, name(kernel), &|k| k == kernel)?);
         }
-        let product = |k: usize| target.kernels[k].name.starts_with("rb_product");
-        parts.push(self.part(target, "all residual-binary products".into(), &product)?);
-        parts.push(self.part(target, "everything else".into(), &|k| !product(k))?);
-        parts.push(self.part(target, "the whole step".into(), &|_| true)?);
+        let product = |k: usize| {
+            let name = &target.kernels[k].name;
+            name.starts_with("rb_") && !name.starts_with("rb_prepare")
+        };
+        parts.push(self.part(target, run, "all residual-binary products".into(), &product)?);
+        parts.push(self.part(target, run, "everything else".into(), &|k| !product(k))?);
+        parts.push(self.part(target, run, "the whole step".into(), &|_| true)?);
         Ok(Profile {
             read_bandwidth: self.read_bandwidth(target)?,
             parts,
         })
     }
 
-    /// The launches of the step whose kernel is `wanted`, one after the other.
+    /// The launches of a program for so many tokens whose kernel is `wanted`, one after the other.
     fn part(
         &self,
         target: &GpuTarget,
+        (program, tokens): (usize, usize),
         name: String,
         wanted: &dyn Fn(usize) -> bool,
     ) -> Result<Part, Error> {
         let model = self.model();
-        let launches = self.launches().iter().filter(|l| wanted(l.kernel));
+        let launches = self.launches(program).iter().filter(|l| wanted(l.kernel));
         let launches: Vec<_> = launches.collect();
         let graph = Graph::record(&model.device, || {
             launches
                 .iter()
-                .try_for_each(|l| l.run(&model.kernels, 1, 1))
+                .try_for_each(|l| l.run(&model.kernels, tokens, 1))
         })?;
-        let steps = target.programs[0].steps.iter().filter(|s| wanted(s.kernel));
+        let steps = target.programs[program]
+            .steps
+            .iter()
+            .filter(|s| wanted(s.kernel));
         let bytes = steps.map(|s| model.bytes_read(target, s)).sum();
         Ok(Part {
             name,
             launches: launches.len(),
-            microseconds: median_time(&model.device, &|| graph.run())? * 1e6,
+            microseconds: median_time(&model.device, REPLAYS[usize::from(tokens > 8)], &|| {
+                graph.run()
+            })? * 1e6,
             bytes,
         })
     }
@@ -98,7 +113,7 @@ impl CudaSession {
         let (count, out) = self.scratch();
         self.write_scratch(&((bytes / 16) as u64).to_le_bytes())?;
         let probe = &model.kernels[target.probe];
-        let seconds = median_time(&model.device, &|| {
+        let seconds = median_time(&model.device, REPLAYS[0], &|| {
             // SAFETY: the probe's three parameters; the memory is the model's and the session's,
             // and the measurement waits for every run.
             unsafe { probe.launch([blocks, 1, 1], &[address, count, out]) }
@@ -108,16 +123,20 @@ impl CudaSession {
 }
 
 /// Seconds that one run of `work` takes when runs follow each other.
-fn median_time(device: &Device, work: &dyn Fn() -> Result<(), Error>) -> Result<f64, Error> {
+fn median_time(
+    device: &Device,
+    replays: usize,
+    work: &dyn Fn() -> Result<(), Error>,
+) -> Result<f64, Error> {
     let (start, end) = (Event::new()?, Event::new()?);
     work()?;
     let mut seconds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         start.record(device)?;
-        (0..REPLAYS).try_for_each(|_| work())?;
+        (0..replays).try_for_each(|_| work())?;
         end.record(device)?;
         device.synchronize()?;
-        seconds.push(start.seconds_until(&end)? / REPLAYS as f64);
+        seconds.push(start.seconds_until(&end)? / replays as f64);
     }
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[ROUNDS / 2])

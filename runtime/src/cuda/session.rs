@@ -10,7 +10,7 @@ use super::driver::DeviceMemory;
 use super::graph::Graph;
 use super::launch::{Kernel, ReadyLaunch};
 use super::model::CudaModel;
-use super::places::{Places, SCRATCH, STATE, rope_bytes};
+use super::places::{Places, SCRATCH, STATE, needed, rope_bytes};
 use crate::error::Error;
 
 /// Programs for more tokens than this are launched kernel by kernel.
@@ -76,7 +76,7 @@ impl CudaSession {
             inputs: Vec::new(),
             model: Arc::clone(&model),
         };
-        for program in &target.programs {
+        for program in needed(target, capacity) {
             let ready = session.ready(program)?;
             session.programs.push(ready);
         }
@@ -183,9 +183,9 @@ impl CudaSession {
         &self.model
     }
 
-    /// The launches of the program for one token.
-    pub(super) fn launches(&self) -> &[ReadyLaunch] {
-        self.programs.first().map_or(&[], |p| &p.launches)
+    /// The launches of a program.
+    pub(super) fn launches(&self, program: usize) -> &[ReadyLaunch] {
+        self.programs.get(program).map_or(&[], |p| &p.launches)
     }
 
     /// Addresses of 8 bytes that the host may write, and of a word after them.

@@ -104,18 +104,22 @@ impl Session {
         }
     }
 
-    /// Where the time of a decode step goes, measured after the positions read so far. `None` on
-    /// the processor.
+    /// Where the time of a step for `tokens` tokens goes, measured after the positions read so far.
+    /// `None` on the processor.
     ///
     /// # Errors
-    /// A device that was lost.
+    /// More tokens than a step takes or the context has room for, or a device that was lost.
     #[cfg(feature = "cuda")]
-    pub fn profile(&mut self) -> Option<Result<crate::cuda::profile::Profile, Error>> {
+    pub fn profile(
+        &mut self,
+        tokens: usize,
+    ) -> Option<Result<crate::cuda::profile::Profile, Error>> {
+        let room = self.check_room(tokens);
         let Engine::Cuda(session) = &mut self.engine else {
             return None;
         };
         let target = self.model.cuda()?.target(self.model.manifest());
-        Some(session.profile(target, self.position.min(self.context - 1)))
+        Some(room.and_then(|()| session.profile(target, self.position, tokens)))
     }
 
     /// Bytes a second that the device reads from its memory, measured. `None` on the processor.

@@ -1,4 +1,4 @@
-//! The time of every part of a decode step on a GPU.
+//! The time of every part of a step on a GPU.
 
 use anyhow::Result;
 use rabitc_runtime::Session;
@@ -6,15 +6,16 @@ use rabitc_runtime::cuda::profile::{Part, Profile};
 
 use crate::ui::{self, Align, Table};
 
-/// Measures the parts after `depth` positions and gives a table of them; `None` on the processor.
-pub fn table(session: &mut Session, depth: usize) -> Result<Option<String>> {
+/// Measures the parts of a step for `tokens` tokens after `depth` positions and gives a table of
+/// them; `None` on the processor.
+pub fn table(session: &mut Session, depth: usize, tokens: usize) -> Result<Option<String>> {
     if !session.is_on_gpu() {
         return Ok(None);
     }
     if depth > 0 {
         session.read(&vec![0; depth], &mut |_| {})?;
     }
-    let profile = session.profile().transpose()?;
+    let profile = session.profile(tokens).transpose()?;
     Ok(profile.map(|profile| render(&profile)))
 }
 

@@ -238,6 +238,7 @@ const BODY: &str = r#"
                      : *(const uint4*)(weight + (size_t)min(row + r, D_OUT - 1) * D_IN + i);
 #pragma unroll
         for (int k = 0; k < TOKENS; k++) {
+          if (TOKENS > 1 && k >= count) continue;
           float v[LANES];
 #pragma unroll
           for (int j = 0; j < LANES; j++) v[j] = from[k][i + j];

@@ -3,12 +3,14 @@
 pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
+pub mod effective_weight;
 pub mod elementwise;
 pub mod embed;
 pub mod heads;
 pub mod linear;
 pub mod rb_fold;
 pub mod rb_prefill;
+pub mod rb_prefill_wgmma;
 pub mod rb_prepare;
 pub mod rb_product;
 pub mod rb_repack;

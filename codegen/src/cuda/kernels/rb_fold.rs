@@ -95,9 +95,10 @@ $SEGMENTS
     float v = 0.0f;
     if (i < D_IN) v = load_h(stored_h, (size_t)set * D_IN + i) * (NORM ? OFFSET + load_norm(norm, i) : 1.0f) / scale;
     h[(size_t)set * PADDED + i] = f32_to_f16(v);
-    // The order of `rb_prepare`.
+    // The order of the matrix instructions: a lane reads what four of them need at once, of every path.
     const int within = i & 255, half = within >> 7, t = (within >> 5) & 3, pair = (within >> 4) & 1, j = within & 15;
-    h_steps[(size_t)set * PADDED + (i & ~255) + j * 16 + t * 4 + half * 2 + pair] = f32_to_f16(v);
+    const size_t four = ((size_t)segment * PADDED + (i & ~255)) / 64 + j / 4;
+    h_steps[(four * PATHS + path) * 64 + t * 16 + j % 4 * 4 + half * 2 + pair] = f32_to_f16(v);
   }
   for (int row = threadIdx.x; row < tiles * 16; row += blockDim.x) {
     float v = 0.0f;

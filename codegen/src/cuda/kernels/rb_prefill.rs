@@ -1,16 +1,12 @@
-//! The residual-binary product of many tokens, on f16 tensor cores.
+//! The residual-binary product of many tokens on f16 matrix instructions of a warp, which every
+//! architecture has. [`super::rb_prefill_wgmma`] is the one for those that copy in bulk.
 //!
-//! The effective weight Σ_i g_i ⊙ B_i ⊙ h_i of 16 rows × 16 inputs is made in registers, where the
-//! matrix instruction wants it: a sign is xor-ed into h, a path is one fused multiply-add. The
-//! word of signs that a lane holds for 32 inputs of a row serves 16 instructions; instruction j
-//! takes its bits j and j + 16, and the inputs were put into that order by `rb_prepare`. Every
-//! fragment serves all tokens of the warp.
-//!
-//! g is divided by the largest of its row's paths, so that f16 holds it; that factor and the
-//! token's are multiplied in at the end, in f32.
+//! The effective weight is made in registers ([`super::effective_weight`]), 16 rows × 16 inputs at a
+//! time; every fragment serves all tokens of the warp.
 
 use rabitc_rbx::SmArch;
 
+use super::effective_weight::{WEIGHTS, rows_helper};
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::{Builder, CudaSpec, Source};
 
@@ -63,23 +59,6 @@ impl CudaSpec for RbPrefill {
 
     fn source(&self, arch: SmArch) -> Source {
         let (layout, stored) = (&self.layout, &self.layout.stored);
-        let mut segments = String::new();
-        for (s, rows) in stored.segments.iter().enumerate() {
-            let (first, _) = layout.first_tile(s);
-            let end = first + layout.segment_tiles(s);
-            let (test, local) = match layout.paired {
-                true => (format!("(tile & 1) == {s}"), "tile >> 1".to_string()),
-                false => (
-                    format!("tile >= {first} && tile < {end}"),
-                    format!("tile - {first}"),
-                ),
-            };
-            let column = layout.column(s);
-            segments.push_str(&format!(
-                "  if ({test}) return Rows{{{s}, ({local}) * 16, {rows}, {column}}};\n"
-            ));
-        }
-        let rows = ROWS.replace("$SEGMENTS", segments.trim_end());
         Builder::new(self.name(), arch, 256)
             .shared(STAGES * TOKENS * PITCH)
             .int("CHUNKS", layout.input_tiles())
@@ -95,8 +74,9 @@ impl CudaSpec for RbPrefill {
             .int("OUT_STRIDE", stored.segments.iter().sum::<usize>())
             .flag("RESIDUAL", self.residual.is_some())
             .int("R_STRIDE", self.residual.unwrap_or(0))
-            .helper(&rows)
-            .helper(HALVES)
+            .helper(&rows_helper(layout))
+            .helper(WEIGHTS)
+            .helper(COPIES)
             .param("const u16", "x")
             .param("const float", "factor")
             .param("const uint4", "signs")
@@ -116,25 +96,7 @@ impl CudaSpec for RbPrefill {
     }
 }
 
-const ROWS: &str = r#"
-struct Rows { int segment, first, count, column; };
-// Which rows a row tile holds.
-__device__ __forceinline__ Rows rows_of(int tile) {
-$SEGMENTS
-  return Rows{0, 0, 0, 0};
-}
-"#;
-
-const HALVES: &str = r#"
-// The largest |g| of the paths of a row.
-__device__ __forceinline__ float largest(const float* row) {
-  float m = 0.0f;
-#pragma unroll
-  for (int path = 0; path < PATHS; path++) m = fmaxf(m, fabsf(row[path * 16]));
-  return m;
-}
-__device__ __forceinline__ u32 half_mul(u32 a, u32 b) { u32 d; asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d; }
-__device__ __forceinline__ u32 half_fma(u32 a, u32 b, u32 c) { u32 d; asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c)); return d; }
+const COPIES: &str = r#"
 __device__ __forceinline__ void matrix_f16(float* d, const u32* a, uint2 b) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
@@ -166,7 +128,7 @@ const BODY: &str = r#"
       const float m = largest(row);
 #pragma unroll
       for (int path = 0; path < PATHS; path++)
-        share[i][path][half] = f32_to_f16(m > 0.0f ? row[path * 16] / m : 0.0f) * 0x10001u;
+        share[i][path][half] = share_of(row, path, m);
     }
 
   auto stage = [&](int n) {
@@ -193,7 +155,7 @@ const BODY: &str = r#"
   int h_at[WARP_TILES];
 #pragma unroll
   for (int i = 0; i < WARP_TILES; i++)
-    h_at[i] = rows_of(min(first_tile + i, ALL_TILES - 1)).segment * PATHS * CHUNKS * 64 + t;
+    h_at[i] = rows_of(min(first_tile + i, ALL_TILES - 1)).segment * PATHS * CHUNKS * 64 + t * 4;
 
   for (int chunk = 0; chunk < CHUNKS; chunk++) {
     uint4 bits[WARP_TILES][PATHS];
@@ -217,14 +179,14 @@ const BODY: &str = r#"
         for (int i = 0; i < WARP_TILES; i++) {
 #pragma unroll
           for (int path = 0; path < PATHS; path++) {
-            const uint2 scales = __ldg(h_steps + h_at[i] + (path * CHUNKS + chunk) * 64 + j * 4);
+            const uint2 scales = __ldg(h_steps + h_at[i] + ((chunk * 4 + j / 4) * PATHS + path) * 16 + j % 4);
             const uint4 b = bits[i][path];
             const u32 words[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
             for (int r = 0; r < 4; r++) {
-              // A set bit is +1, and a set sign bit is minus.
-              const u32 v = ((~words[r] << shift) & 0x80008000u) ^ (r < 2 ? scales.x : scales.y);
-              w[i][r] = path == 0 ? half_mul(share[i][0][r & 1], v) : half_fma(share[i][path][r & 1], v, w[i][r]);
+              const u32 h = r < 2 ? scales.x : scales.y;
+              w[i][r] = path == 0 ? add_path<true>(0, words[r], shift, h, share[i][0][r & 1])
+                                  : add_path<false>(w[i][r], words[r], shift, h, share[i][path][r & 1]);
             }
           }
         }

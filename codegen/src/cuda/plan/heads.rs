@@ -109,13 +109,14 @@ impl Lowering<'_, '_> {
             head_dim: op.head_dim,
             window: op.window,
             softcap: op.softcap,
+            filled: AttentionPrefill::fills(op.n_heads, self.mode.max_tokens),
         };
         let mut args = vec![Operand::to(queries)];
         args.extend(caches);
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
         let blocks = [
-            here.blocks(QUERIES as u32),
             Blocks::Fixed(op.n_heads as u32),
+            here.blocks(QUERIES as u32),
             Blocks::ONE,
         ];
         self.launch(here, spec, blocks, args);

@@ -215,6 +215,11 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// Whether a product of two halves computes the gate itself and leaves no halves.
+    pub(super) fn gates_in_product(&self) -> bool {
+        !self.mode.many || self.options.arch.has_clusters()
+    }
+
     /// Whether the program is for one token.
     fn single(&self) -> bool {
         self.mode.max_tokens == 1
@@ -280,8 +285,7 @@ impl Lowering<'_, '_> {
 
     fn slice(&mut self, here: &Here, start: usize) -> Result<(), CodegenError> {
         let source = here.operands[0];
-        // A gated product of a few tokens leaves no halves.
-        if !self.mode.many && self.fusions.gated.contains_key(&source) {
+        if self.gates_in_product() && self.fusions.gated.contains_key(&source) {
             return Ok(());
         }
         let mut view = self.view(source)?;

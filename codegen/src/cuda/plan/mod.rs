@@ -1,7 +1,7 @@
 //! The plan of a GPU target: graph nodes become kernel launches in one order, buffers get places.
 //!
-//! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
-//! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
+//! Four programs come from one graph: `decode` for one token, `few` for up to 8, which share the
+//! kernels that are bound by memory, and `prefill` and `prompt` for blocks of tokens, on matrix units.
 
 pub mod cost;
 mod fuse;
@@ -37,7 +37,7 @@ pub struct Mode {
 }
 
 /// The programs of a target.
-pub const MODES: [Mode; 3] = [
+pub const MODES: [Mode; 4] = [
     Mode {
         name: "decode",
         max_tokens: 1,
@@ -51,6 +51,11 @@ pub const MODES: [Mode; 3] = [
     Mode {
         name: "prefill",
         max_tokens: 512,
+        many: true,
+    },
+    Mode {
+        name: "prompt",
+        max_tokens: 2048,
         many: true,
     },
 ];

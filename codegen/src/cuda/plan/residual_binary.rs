@@ -9,7 +9,8 @@ use super::table::PackedLayer;
 use crate::CodegenError;
 use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
-use crate::cuda::kernels::rb_prepare::{Before, RbPrepare};
+use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
+use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::layout::GpuLayout;
@@ -174,30 +175,99 @@ impl Lowering<'_, '_> {
     }
 
     fn many_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
-        let x = self.view(here.operands[0])?;
-        let mut args = vec![x.read()];
-        let before = match layer.op.prologue {
-            Prologue::None => Before::Nothing,
-            Prologue::RmsNorm => Before::Norm(layer.op.eps),
-            Prologue::Gate => {
-                let up = self.view(here.operands[1])?;
-                args.push(up.read());
-                Before::Gate(layer.op.act, up.stride)
+        let wide = self.options.arch.has_clusters();
+        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, self.mode.max_tokens);
+        let order = if wide {
+            Order::Units(tile)
+        } else {
+            Order::Tokens
+        };
+        let mut args = self.prepare(here, &layer, order)?;
+        let packed = layer.packed;
+        args.extend(
+            [packed.signs, packed.g, packed.h_steps].map(|d| Operand::Arg(GpuArg::Derived(d))),
+        );
+        args.extend(layer.residual.map(|r| r.read()));
+        if wide {
+            self.product_of_clusters(here, layer, tile, args)?;
+        } else {
+            self.product_of_warps(here, layer, args);
+        }
+        Ok(())
+    }
+
+    /// The input of a product of many tokens in f16; gives it and its factors.
+    fn prepare(
+        &mut self,
+        here: &Here,
+        layer: &Layer<'_>,
+        order: Order,
+    ) -> Result<Vec<Operand>, CodegenError> {
+        let gated = gate_source(
+            self.graph,
+            here.operands[0],
+            here.operands[1 % here.operands.len()],
+        );
+        let (x, mut args, before) = match (layer.op.prologue, gated) {
+            (Prologue::None, _) => (self.view(here.operands[0])?, Vec::new(), Before::Nothing),
+            (Prologue::RmsNorm, _) => {
+                let before = Before::Norm(layer.op.eps);
+                (self.view(here.operands[0])?, Vec::new(), before)
+            }
+            (Prologue::Gate, Some(product)) if self.gates_in_product() => {
+                (self.view(product)?, Vec::new(), Before::Nothing)
+            }
+            (Prologue::Gate, _) => {
+                let (x, up) = (self.view(here.operands[0])?, self.view(here.operands[1])?);
+                (x, vec![up.read()], Before::Gate(layer.op.act, up.stride))
             }
         };
+        args.insert(0, x.read());
         let prepare = RbPrepare {
             d_in: layer.layout.stored.d_in,
             x_stride: x.stride,
+            x_aligned: x.aligned(4) && layer.layout.stored.d_in.is_multiple_of(4),
             before,
+            order,
         };
-        let (halves, factor) = (self.buffer(prepare.padded() * 2), self.buffer(4));
-        args.extend([Operand::to(halves), Operand::to(factor)]);
-        self.launch(
-            here,
-            prepare,
-            [here.blocks(1), Blocks::ONE, Blocks::ONE],
-            args,
-        );
+        let prepared = [self.buffer(prepare.padded() * 2), self.buffer(4)].map(Operand::to);
+        args.extend(prepared.clone());
+        let blocks = [here.blocks(1), Blocks::ONE, Blocks::ONE];
+        self.launch(here, prepare, blocks, args);
+        Ok(prepared.into())
+    }
+
+    fn product_of_clusters(
+        &mut self,
+        here: &Here,
+        layer: Layer<'_>,
+        tile: usize,
+        mut args: Vec<Operand>,
+    ) -> Result<(), CodegenError> {
+        let finish = match (self.fusions.gated.get(&here.id), layer.residual) {
+            (Some(act), _) => Finish::Gate(*act),
+            (None, Some(residual)) => Finish::Residual(residual.stride),
+            (None, None) => Finish::Store,
+        };
+        let product = RbPrefillWgmma {
+            layout: layer.layout,
+            finish,
+            tokens: tile,
+            by_rows: here.by_rows(),
+        };
+        let arch = self.options.arch;
+        if !product.fits(arch) {
+            let reason = format!("needs more shared memory than a block has on {arch}");
+            return Err(self.unsupported(here.id, &reason));
+        }
+        let blocks = Blocks::Fixed(product.grid() as u32);
+        args.push(self.result_of(here.id, product.columns()));
+        args.push(Operand::Arg(GpuArg::State));
+        self.launch(here, product, [blocks, Blocks::ONE, Blocks::ONE], args);
+        Ok(())
+    }
+
+    fn product_of_warps(&mut self, here: &Here, layer: Layer<'_>, mut args: Vec<Operand>) {
         let columns = layer.layout.stored.segments.iter().sum();
         let product = RbPrefill {
             layout: layer.layout,
@@ -209,15 +279,8 @@ impl Lowering<'_, '_> {
             Blocks::Fixed(product.grid() as u32),
             Blocks::ONE,
         ];
-        let packed = layer.packed;
-        let mut args = vec![Operand::to(halves), Operand::to(factor)];
-        args.extend(
-            [packed.signs, packed.g, packed.h_steps].map(|d| Operand::Arg(GpuArg::Derived(d))),
-        );
-        args.extend(layer.residual.map(|r| r.read()));
         args.push(self.result_of(here.id, columns));
         args.push(Operand::Arg(GpuArg::State));
         self.launch(here, product, blocks, args);
-        Ok(())
     }
 }
