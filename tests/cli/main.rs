@@ -12,6 +12,7 @@ mod run;
 mod run_chat;
 mod synth;
 mod train;
+mod train_out;
 mod tune;
 
 use std::process::{Command, Stdio};

@@ -200,7 +200,15 @@ impl Scale {
         let (low, high) = (10f64.powf(self.y[0]), 10f64.powf(self.y[1]));
         let powers = self.y[0].floor() as i32..=self.y[1].ceil() as i32;
         let all = powers.flat_map(|p| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(p)));
-        all.filter(|t| (low..=high).contains(t)).collect()
+        let within: Vec<_> = all.filter(|t| (low..=high).contains(t)).collect();
+        // Less than a decade or so: even steps say more.
+        match within.len() {
+            0..=2 => ticks([low, high])
+                .into_iter()
+                .filter(|t| *t > 0.0)
+                .collect(),
+            _ => within,
+        }
     }
 }
 
