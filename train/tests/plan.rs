@@ -251,3 +251,20 @@ fn what_cannot_be_planned_is_named() {
     options.tokens = usize::MAX / 2;
     assert!(error(&graph, &options).contains("overflows"));
 }
+
+/// What is fused, what is added up where, and what is stored as what.
+#[test]
+fn a_plan_does_not_change_by_itself() {
+    let text = include_str!("plan/block.rbir");
+    let model = rabitc_ir::text::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let (graph, trained) = common::graph(&model, &Setup::default());
+    let options = Options {
+        tokens: 21,
+        storage: DType::BF16,
+        trained: trained.into_iter().collect(),
+    };
+    let plan = train::plan(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
+    insta::with_settings!({ snapshot_path => "plan", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("block", plan.to_string());
+    });
+}

@@ -21,6 +21,7 @@ mod merge;
 mod pairs;
 pub mod plan;
 pub mod precision;
+mod print;
 pub mod reference;
 pub mod step;
 

@@ -108,7 +108,8 @@ pub fn graph_of_config(folder: &Path, setup: &Setup) -> (Graph, Vec<String>) {
     graph(&model, setup)
 }
 
-fn graph(model: &Graph, setup: &Setup) -> (Graph, Vec<String>) {
+/// The step of a model, and what is trained.
+pub fn graph(model: &Graph, setup: &Setup) -> (Graph, Vec<String>) {
     let seq_len = setup.seq_len;
     let held = |weights| form(model, &Form { seq_len, weights }).expect("a form for training");
     let (mut graph, teacher) = (held(Some(setup.dtype)), held(None));

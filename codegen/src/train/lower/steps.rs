@@ -80,8 +80,28 @@ impl Lower<'_> {
             }
             _ => builder.node(self, id)?,
         };
+        let shape = self.shape(id, &self.graph.ty(id).clone())?;
+        let (columns, outer) = shape
+            .split_last()
+            .map_or((1, &shape[..]), |(n, outer)| (*n, outer));
+        let rows = outer.iter().product();
+        let stores = self.stores(id, term, rows, columns)?;
+        let node = self.graph.node(id).name.clone();
+        let map = builder.finish(node, rows, columns, stores);
+        self.plan.steps.push(Step::Map(map));
+        Ok(())
+    }
+
+    /// Where the term of `id` goes: to a value of its own if something reads that, and to the
+    /// gradients that it is a part of.
+    fn stores(
+        &mut self,
+        id: NodeId,
+        term: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Vec<Store>, CodegenError> {
         let mut stores = Vec::new();
-        let mut like = None;
         if self.is_read(id) {
             let to = self.result(id)?;
             let accumulate = false;
@@ -90,18 +110,14 @@ impl Lower<'_> {
                 to,
                 accumulate,
             });
-            like = Some(to);
         }
-        let shape = self.shape(id, &self.graph.ty(id).clone())?;
-        let (columns, outer) = shape.split_last().map_or((1, &shape[..]), |(n, o)| (*n, o));
-        let (rows, stride) = (outer.iter().product(), columns);
-        let like = like.unwrap_or(View {
+        let like = View {
             value: 0,
             offset: 0,
             rows,
             columns,
-            stride,
-        });
+            stride: columns,
+        };
         for name in self.roots.sinks.get(&id).into_iter().flatten() {
             let to = self.gradient(name, like)?;
             let accumulate = true;
@@ -111,10 +127,7 @@ impl Lower<'_> {
                 accumulate,
             });
         }
-        let node = self.graph.node(id).name.clone();
-        let map = builder.finish(node, rows, columns, stores);
-        self.plan.steps.push(Step::Map(map));
-        Ok(())
+        Ok(stores)
     }
 
     /// A sum of many parts: some at a time, each time with the sum of those before, in f32. The
