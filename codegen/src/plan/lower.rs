@@ -6,18 +6,13 @@ use rabitc_ir::ops::gate::Activation;
 use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::{Items, Scalar};
 
-use super::launch::{
-    Buffer, BufferId, HostLaunch, Launch, LaunchWork, Operand, View, per_row, row_scalar,
-};
+use super::launch::{Buffer, BufferId, Launch, LaunchWork, Operand, View, per_row, row_scalar};
 use super::{PlanOptions, nodes};
 use crate::CodegenError;
-use crate::kernels::attention::Attention;
 use crate::kernels::elementwise::{Elementwise, Function};
 use crate::kernels::embed::Embed;
-use crate::kernels::kv_append::KvAppend;
 use crate::kernels::linear::{Linear, Weight};
 use crate::kernels::rms_norm::RmsNorm;
-use crate::kernels::rope::Rope;
 use crate::kernels::select_rows::SelectRows;
 use crate::kernels::{Float, Spec, shape};
 
@@ -61,7 +56,7 @@ pub fn lower(graph: &Graph, options: PlanOptions) -> Result<Lowered, CodegenErro
 pub(super) struct Lowering<'a> {
     pub graph: &'a Graph,
     pub options: PlanOptions,
-    launches: Vec<Launch>,
+    pub launches: Vec<Launch>,
     buffers: Vec<Buffer>,
     views: HashMap<NodeId, View>,
 }
@@ -72,7 +67,7 @@ pub(super) struct Here {
     pub operands: Vec<NodeId>,
     pub rows: Dim,
     /// Columns of the result.
-    d: usize,
+    pub d: usize,
 }
 
 impl Lowering<'_> {
@@ -296,70 +291,6 @@ impl Lowering<'_> {
         };
         let items = per_row(here.rows, shape::chunk_count(here.d));
         self.launch(here, spec, args, vec![], items);
-        Ok(())
-    }
-
-    fn rope_table(&mut self, here: &Here, attention_factor: f32) -> Result<(), CodegenError> {
-        let inv_freq = match self.graph.op(here.operands[1]) {
-            Op::Const(c) => c.data.clone(),
-            _ => return Err(self.unsupported(here.operands[1], "must be a constant")),
-        };
-        let out = self.result(here);
-        self.launches.push(Launch {
-            node: self.graph.node(here.id).name.clone(),
-            work: LaunchWork::Host(HostLaunch::RopeTable {
-                inv_freq,
-                attention_factor,
-                out,
-            }),
-        });
-        Ok(())
-    }
-
-    fn rope(&mut self, here: &Here) -> Result<(), CodegenError> {
-        let (x, table) = (self.view(here.operands[0])?, self.view(here.operands[1])?);
-        let spec = Rope {
-            heads: here.d / table.stride,
-            head_dim: table.stride,
-            x_stride: x.stride,
-            inverse: false,
-        };
-        let items = per_row(here.rows, spec.heads);
-        let args = vec![x.read(), table.read(), self.result(here)];
-        self.launch(here, spec, args, vec![], items);
-        Ok(())
-    }
-
-    fn attention(
-        &mut self,
-        here: &Here,
-        op: &rabitc_ir::ops::attention::Attention,
-    ) -> Result<(), CodegenError> {
-        let [q, k, v] = [0, 1, 2].map(|i| self.view(here.operands[i]));
-        let (q, k, v) = (q?, k?, v?);
-        let append = KvAppend {
-            n_kv_heads: op.n_kv_heads,
-            head_dim: op.head_dim,
-            k_stride: k.stride,
-            v_stride: v.stride,
-        };
-        let (keys, values) = (Operand::Keys(op.layer), Operand::Values(op.layer));
-        let args = vec![k.read(), v.read(), keys.clone(), values.clone()];
-        let scalars = vec![Scalar::Start, Scalar::Capacity];
-        let items = per_row(here.rows, op.n_kv_heads);
-        self.launch(here, append, args, scalars.clone(), items);
-        let spec = Attention {
-            n_heads: op.n_heads,
-            n_kv_heads: op.n_kv_heads,
-            head_dim: op.head_dim,
-            q_stride: q.stride,
-            scale: op.scale,
-            window: op.window,
-            softcap: op.softcap,
-        };
-        let args = vec![q.read(), keys, values, self.result(here)];
-        let items = per_row(here.rows, op.n_heads);
-        self.launch(here, spec, args, scalars, items);
         Ok(())
     }
 }

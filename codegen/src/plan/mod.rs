@@ -3,6 +3,7 @@
 
 pub(crate) mod launch;
 mod lower;
+mod lower_heads;
 mod lower_rb;
 pub mod nodes;
 mod phase;
