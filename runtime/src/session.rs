@@ -184,18 +184,26 @@ impl Session {
         Ok(chosen)
     }
 
-    /// Where the time of a decode step goes, measured after the positions read so far. `None` on
-    /// the processor.
+    /// Where the time of a step for `tokens` tokens goes, measured after the positions read so far,
+    /// or as many as leave room. `None` on the processor.
     ///
     /// # Errors
-    /// A device that was lost.
+    /// More tokens than a program or the context takes, or none; a device that was lost.
     #[cfg(feature = "cuda")]
-    pub fn profile(&mut self) -> Option<Result<crate::cuda::profile::Profile, Error>> {
+    pub fn profile(
+        &mut self,
+        tokens: usize,
+    ) -> Option<Result<crate::cuda::profile::Profile, Error>> {
         let Engine::Cuda(session) = &mut self.engine else {
             return None;
         };
         let target = self.model.cuda()?.target(self.model.manifest());
-        Some(session.profile(target, self.position.min(self.context - 1)))
+        Some(match self.context.checked_sub(tokens) {
+            Some(room) if tokens > 0 => session.profile(target, tokens, self.position.min(room)),
+            _ => Err(Error::Step {
+                reason: format!("{tokens} tokens in a context of {}", self.context),
+            }),
+        })
     }
 
     /// Bytes a second that the device reads from its memory, measured. `None` on the processor.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use rabitc_runtime::Session;
 
 use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui;
@@ -48,6 +49,10 @@ pub struct Args {
     /// of one step after --depth positions
     #[arg(long, conflicts_with = "output")]
     steps: bool,
+    /// On a GPU: measure steps for so many tokens each after --depth positions instead; with
+    /// --steps, every part of them
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    tokens: Vec<usize>,
     /// The form of the result
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -73,6 +78,7 @@ Examples:
   rabitc bench model.rbx
   rabitc bench model.rbx -p 0 -n 64 -r 20 --threads 1
   rabitc bench model.rbx --steps -n 32
+  rabitc bench model.rbx --device cuda --tokens 1,2,4,8,16 --depth 512
   rabitc bench model.rbx --depth 4096 --output json";
 
 /// Carries the verb out.
@@ -85,7 +91,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;
-    let needed = args.depth.saturating_add(args.prompt.max(args.generate));
+    let most = args.tokens.iter().copied().max();
+    let read = most.unwrap_or(args.prompt.max(args.generate));
+    let needed = args.depth.saturating_add(read);
     if needed > limit {
         let name = open::name(&model);
         bail!(
@@ -101,10 +109,17 @@ pub fn run(args: &Args) -> Result<()> {
         repetitions: args.repetitions,
     };
     if args.steps {
-        if let Some(table) = device_steps::table(&mut session, args.depth)? {
+        let tokens = match args.tokens.as_slice() {
+            [] => &[1],
+            tokens => tokens,
+        };
+        if let Some(table) = device_steps::table(&mut session, args.depth, tokens)? {
             return ui::print(&table);
         }
         return ui::print(&steps::table(&mut session, &plan)?);
+    }
+    if !args.tokens.is_empty() {
+        return token_steps(args, &mut session);
     }
     let samples = measure::measure(&mut session, &pool, &plan)?;
     let report = render::Report::new(&session, pool.threads(), &plan, &samples)?;
@@ -112,5 +127,15 @@ pub fn run(args: &Args) -> Result<()> {
         Form::Md => report.print_markdown(),
         Form::Json => report.print_json(),
         Form::Csv => report.print_csv(),
+    }
+}
+
+/// Measures steps for several tokens.
+fn token_steps(args: &Args, session: &mut Session) -> Result<()> {
+    let steps = device_steps::steps(session, args.depth, &args.tokens)?;
+    match args.output {
+        Form::Md => ui::print(&device_steps::render_steps(&steps)),
+        Form::Json => ui::print_json(&steps),
+        Form::Csv => ui::print(&device_steps::csv(&steps)),
     }
 }

@@ -30,34 +30,55 @@ pub struct Profile {
     pub parts: Vec<Part>,
 }
 
+/// Name of the part that all residual-binary products of a step are.
+pub const PRODUCTS: &str = "all residual-binary products";
+/// Name of the part that the other launches are.
+pub const OTHERS: &str = "everything else";
+/// Name of the part that all launches are.
+pub const STEP: &str = "the whole step";
+
+/// What is measured: a program, for so many tokens and as many rows.
+#[derive(Clone, Copy)]
+struct Run {
+    program: usize,
+    tokens: usize,
+}
+
 /// Replays of one measurement.
 const REPLAYS: usize = 20;
 /// Measurements, of which the median counts.
 const ROUNDS: usize = 7;
 
 impl CudaSession {
-    /// Measures the step for one token at the session's memory as it is, `position` positions in.
+    /// Measures a step for `tokens` tokens, the logits of all of them included, at the session's
+    /// memory as it is, `position` positions in.
     pub(crate) fn profile(
         &mut self,
         target: &GpuTarget,
+        tokens: usize,
         position: usize,
     ) -> Result<Profile, Error> {
         let model = self.model().clone();
         model.device.bind()?;
-        self.write_inputs(&[0], &[0], position)?;
-        let steps = &target.programs[0].steps;
+        let program = self.program(tokens).ok_or_else(|| Error::Step {
+            reason: format!("no program takes {tokens} tokens"),
+        })?;
+        let rows: Vec<u32> = (0..tokens as u32).collect();
+        self.write_inputs(&vec![0; tokens], &rows, position)?;
+        let run = Run { program, tokens };
+        let steps = &target.programs[program].steps;
         let name = |kernel: usize| target.kernels[kernel].name.clone();
         let mut names: Vec<usize> = steps.iter().map(|s| s.kernel).collect();
         names.sort_unstable();
         names.dedup();
         let mut parts = Vec::new();
         for kernel in names {
-            parts.push(self.part(target, name(kernel), &|k| k == kernel)?);
+            parts.push(self.part(target, run, name(kernel), &|k| k == kernel)?);
         }
         let product = |k: usize| target.kernels[k].name.starts_with("rb_product");
-        parts.push(self.part(target, "all residual-binary products".into(), &product)?);
-        parts.push(self.part(target, "everything else".into(), &|k| !product(k))?);
-        parts.push(self.part(target, "the whole step".into(), &|_| true)?);
+        parts.push(self.part(target, run, PRODUCTS.into(), &product)?);
+        parts.push(self.part(target, run, OTHERS.into(), &|k| !product(k))?);
+        parts.push(self.part(target, run, STEP.into(), &|_| true)?);
         Ok(Profile {
             read_bandwidth: self.read_bandwidth(target)?,
             parts,
@@ -68,19 +89,23 @@ impl CudaSession {
     fn part(
         &self,
         target: &GpuTarget,
+        Run { program, tokens }: Run,
         name: String,
         wanted: &dyn Fn(usize) -> bool,
     ) -> Result<Part, Error> {
         let model = self.model();
-        let launches = self.launches().iter().filter(|l| wanted(l.kernel));
+        let launches = self.launches(program).iter().filter(|l| wanted(l.kernel));
         let launches: Vec<_> = launches.collect();
         let graph = Graph::record(&model.device, || {
             launches
                 .iter()
-                .try_for_each(|l| l.run(&model.kernels, 1, 1))
+                .try_for_each(|l| l.run(&model.kernels, tokens, tokens))
         })?;
-        let steps = target.programs[0].steps.iter().filter(|s| wanted(s.kernel));
-        let bytes = steps.map(|s| model.bytes_read(target, s)).sum();
+        let steps = target.programs[program].steps.iter();
+        let bytes = steps
+            .filter(|s| wanted(s.kernel))
+            .map(|s| model.bytes_read(target, s))
+            .sum();
         Ok(Part {
             name,
             launches: launches.len(),

@@ -15,7 +15,7 @@ use crate::error::Error;
 const STATE: usize = 0;
 const STATE_BYTES: usize = 64;
 /// Programs for more tokens than this are launched kernel by kernel.
-const RECORDED: usize = 8;
+const RECORDED: usize = 16;
 
 /// A sequence on a device.
 pub struct CudaSession {
@@ -206,9 +206,9 @@ impl CudaSession {
         &self.model
     }
 
-    /// The launches of the program for one token.
-    pub(super) fn launches(&self) -> &[ReadyLaunch] {
-        self.programs.first().map_or(&[], |p| &p.launches)
+    /// The launches of a program.
+    pub(super) fn launches(&self, program: usize) -> &[ReadyLaunch] {
+        self.programs.get(program).map_or(&[], |p| &p.launches)
     }
 
     /// Addresses of 8 bytes that the host may write, and of a word after them.

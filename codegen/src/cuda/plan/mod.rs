@@ -1,7 +1,8 @@
 //! The plan of a GPU target: graph nodes become kernel launches in one order, buffers get places.
 //!
-//! Three programs come from one graph: `decode` for one token, `few` for up to 8, which share the
-//! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
+//! Several programs come from one graph: `decode` for one token, three for up to 4, 8 and 16 tokens,
+//! whose kernels read all weights once for all of them, and `prefill` for blocks of tokens, on matrix
+//! units.
 
 mod fuse;
 mod heads;
@@ -9,6 +10,7 @@ mod lower;
 mod residual_binary;
 mod table;
 mod tile;
+mod token_tile;
 
 use rabitc_ir::Graph;
 use rabitc_rbx::SmArch;
@@ -20,6 +22,7 @@ use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
 pub use tile::choose as choose_tile;
+pub use token_tile::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +36,25 @@ pub struct Mode {
 }
 
 /// The programs of a target.
-pub const MODES: [Mode; 3] = [
+pub const MODES: [Mode; 5] = [
     Mode {
         name: "decode",
         max_tokens: 1,
         many: false,
     },
     Mode {
-        name: "few",
+        name: "few_4",
+        max_tokens: 4,
+        many: false,
+    },
+    Mode {
+        name: "few_8",
         max_tokens: 8,
+        many: false,
+    },
+    Mode {
+        name: "few_16",
+        max_tokens: 16,
         many: false,
     },
     Mode {
