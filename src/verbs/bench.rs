@@ -89,6 +89,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repetitions == 0 {
         bail!("-r 0: there is nothing to measure");
     }
+    if args.tokens.contains(&0) {
+        bail!("--tokens 0: a step reads at least one token");
+    }
     let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;
     let most = args.tokens.iter().copied().max();
@@ -135,7 +138,7 @@ fn token_steps(args: &Args, session: &mut Session) -> Result<()> {
     let steps = device_steps::steps(session, args.depth, &args.tokens)?;
     match args.output {
         Form::Md => ui::print(&device_steps::render_steps(&steps)),
-        Form::Json => ui::print_json(&steps),
+        Form::Json => ui::print_json(&serde_json::json!({ "depth": args.depth, "steps": steps })),
         Form::Csv => ui::print(&device_steps::csv(&steps)),
     }
 }

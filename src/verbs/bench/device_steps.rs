@@ -154,3 +154,33 @@ fn share(part: &Part, bandwidth: f64) -> String {
     let floor = part.bytes as f64 / bandwidth * 1e6;
     format!("{:.0}%", 100.0 * floor / part.microseconds.max(1e-9))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(tokens: usize, ratio: f64) -> TokenStep {
+        TokenStep {
+            tokens,
+            products_microseconds: 100.0 * ratio,
+            others_microseconds: 50.0,
+            step_microseconds: 125.0 * ratio,
+            tokens_per_second: 8000.0 * tokens as f64 / ratio,
+            products_ratio: ratio,
+            step_ratio: ratio,
+        }
+    }
+
+    #[test]
+    fn steps_have_a_line_each_in_every_form() {
+        let steps = [step(1, 1.0), step(4, 1.25)];
+        let table = render_steps(&steps);
+        assert_eq!(table.lines().count(), 4);
+        assert!(table.contains("1.25"), "{table}");
+        let csv = csv(&steps);
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines[2], "4,125,50,156.25,25600,1.25,1.25");
+        let columns = lines.iter().map(|l| l.split(',').count());
+        assert!(columns.into_iter().all(|n| n == 7), "{csv}");
+    }
+}
