@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use rabitc_runtime::Session;
 
 use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui;
@@ -48,6 +49,10 @@ pub struct Args {
     /// of one step after --depth positions: of generating a token, or, with -n 0, of reading the prompt
     #[arg(long, conflicts_with = "output")]
     steps: bool,
+    /// On a GPU: measure steps for so many tokens each after --depth positions instead; with
+    /// --steps, every part of them
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    tokens: Vec<usize>,
     /// The form of the result
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Md)]
     output: Form,
@@ -73,6 +78,7 @@ Examples:
   rabitc bench model.rbx
   rabitc bench model.rbx -p 0 -n 64 -r 20 --threads 1
   rabitc bench model.rbx --steps -n 32
+  rabitc bench model.rbx --device cuda --tokens 1,2,4,8,16 --depth 512
   rabitc bench model.rbx --depth 4096 --output json";
 
 /// Carries the verb out.
@@ -83,9 +89,14 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repetitions == 0 {
         bail!("-r 0: there is nothing to measure");
     }
+    if args.tokens.contains(&0) {
+        bail!("--tokens 0: a step reads at least one token");
+    }
     let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;
-    let needed = args.depth.saturating_add(args.prompt.max(args.generate));
+    let most = args.tokens.iter().copied().max();
+    let read = most.unwrap_or(args.prompt.max(args.generate));
+    let needed = args.depth.saturating_add(read);
     if needed > limit {
         let name = open::name(&model);
         bail!(
@@ -101,14 +112,21 @@ pub fn run(args: &Args) -> Result<()> {
         repetitions: args.repetitions,
     };
     if args.steps {
-        let tokens = match args.generate {
+        let one = match args.generate {
             0 => args.prompt.min(session.max_tokens()),
             _ => 1,
+        };
+        let tokens = match args.tokens.as_slice() {
+            [] => &[one],
+            tokens => tokens,
         };
         if let Some(table) = device_steps::table(&mut session, args.depth, tokens)? {
             return ui::print(&table);
         }
         return ui::print(&steps::table(&mut session, &plan)?);
+    }
+    if !args.tokens.is_empty() {
+        return token_steps(args, &mut session);
     }
     let samples = measure::measure(&mut session, &pool, &plan)?;
     let report = render::Report::new(&session, pool.threads(), &plan, &samples)?;
@@ -116,5 +134,15 @@ pub fn run(args: &Args) -> Result<()> {
         Form::Md => report.print_markdown(),
         Form::Json => report.print_json(),
         Form::Csv => report.print_csv(),
+    }
+}
+
+/// Measures steps for several tokens.
+fn token_steps(args: &Args, session: &mut Session) -> Result<()> {
+    let steps = device_steps::steps(session, args.depth, &args.tokens)?;
+    match args.output {
+        Form::Md => ui::print(&device_steps::render_steps(&steps)),
+        Form::Json => ui::print_json(&serde_json::json!({ "depth": args.depth, "steps": steps })),
+        Form::Csv => ui::print(&device_steps::csv(&steps)),
     }
 }

@@ -97,13 +97,13 @@ fn check_kernels(args: &Args, model: Arc<Model>) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// One token, a block, one token, an odd number of tokens: as far as the context goes.
+/// One token, few, one again, more and more: as far as the context goes.
 fn runs(seed: u64, context: usize, vocab: usize) -> Vec<Vec<u32>> {
     use rand::{Rng, SeedableRng};
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut room = context;
     let mut runs = Vec::new();
-    for length in [1, 6, 1, 19] {
+    for length in [1, 6, 1, 3, 12, 19] {
         let length = length.min(room);
         room -= length;
         if length > 0 {

@@ -82,4 +82,6 @@ fn what_cannot_be_measured_is_refused() {
     );
     refuses(&["bench", model, "--depth", "1000"], &["1512 positions"]);
     misused(&["bench", model, "--output", "xml"], "'xml'");
+    refuses(&["bench", model, "--tokens", "1,4"], &["--device cuda"]);
+    refuses(&["bench", model, "--tokens", "4,0"], &["at least one"]);
 }

@@ -30,28 +30,52 @@ pub struct Profile {
     pub parts: Vec<Part>,
 }
 
+/// Name of the part that all residual-binary products of a step are.
+pub const PRODUCTS: &str = "all residual-binary products";
+/// Name of the part that the other launches are.
+pub const OTHERS: &str = "everything else";
+/// Name of the part that all launches are.
+pub const STEP: &str = "the whole step";
+
+/// What is measured: a program, for so many tokens and rows of logits.
+#[derive(Clone, Copy)]
+struct Run {
+    program: usize,
+    tokens: usize,
+    rows: usize,
+}
+
+/// Tokens that are few.
+const FEW: usize = 16;
+
 /// Replays of one measurement, of few tokens and of many.
 const REPLAYS: [usize; 2] = [20, 4];
 /// Measurements, of which the median counts.
 const ROUNDS: usize = 7;
 
 impl CudaSession {
-    /// Measures the step for `tokens` tokens, no more than a step takes, at the session's memory as
-    /// it is, `position` positions in.
+    /// Measures a step for `tokens` tokens at the session's memory as it is, `position` positions
+    /// in. Few tokens get all their logits, as drafts that are checked do; of a prompt's, the last.
     pub(crate) fn profile(
         &mut self,
         target: &GpuTarget,
-        position: usize,
         tokens: usize,
+        position: usize,
     ) -> Result<Profile, Error> {
         let model = self.model().clone();
         model.device.bind()?;
         let program = self.program(tokens).ok_or_else(|| Error::Step {
-            reason: format!("{tokens} tokens are more than a step takes"),
+            reason: format!("no program takes {tokens} tokens"),
         })?;
-        self.write_inputs(&vec![0; tokens], &[0], position)?;
+        let rows = if tokens <= FEW { tokens } else { 1 };
+        let asked: Vec<u32> = (0..rows as u32).collect();
+        self.write_inputs(&vec![0; tokens], &asked, position)?;
+        let run = Run {
+            program,
+            tokens,
+            rows,
+        };
         let steps = &target.programs[program].steps;
-        let run = (program, tokens);
         let name = |kernel: usize| target.kernels[kernel].name.clone();
         let mut names: Vec<usize> = steps.iter().map(|s| s.kernel).collect();
         names.sort_unstable();
@@ -64,9 +88,9 @@ impl CudaSession {
             let name = &target.kernels[k].name;
             name.starts_with("rb_") && !name.starts_with("rb_prepare")
         };
-        parts.push(self.part(target, run, "all residual-binary products".into(), &product)?);
-        parts.push(self.part(target, run, "everything else".into(), &|k| !product(k))?);
-        parts.push(self.part(target, run, "the whole step".into(), &|_| true)?);
+        parts.push(self.part(target, run, PRODUCTS.into(), &product)?);
+        parts.push(self.part(target, run, OTHERS.into(), &|k| !product(k))?);
+        parts.push(self.part(target, run, STEP.into(), &|_| true)?);
         Ok(Profile {
             read_bandwidth: self.read_bandwidth(target)?,
             parts,
@@ -77,29 +101,34 @@ impl CudaSession {
     fn part(
         &self,
         target: &GpuTarget,
-        (program, tokens): (usize, usize),
+        run: Run,
         name: String,
         wanted: &dyn Fn(usize) -> bool,
     ) -> Result<Part, Error> {
         let model = self.model();
-        let launches = self.launches(program).iter().filter(|l| wanted(l.kernel));
+        let launches = self
+            .launches(run.program)
+            .iter()
+            .filter(|l| wanted(l.kernel));
         let launches: Vec<_> = launches.collect();
         let graph = Graph::record(&model.device, || {
             launches
                 .iter()
-                .try_for_each(|l| l.run(&model.kernels, tokens, 1))
+                .try_for_each(|l| l.run(&model.kernels, run.tokens, run.rows))
         })?;
-        let steps = target.programs[program]
-            .steps
-            .iter()
-            .filter(|s| wanted(s.kernel));
-        let bytes = steps.map(|s| model.bytes_read(target, s)).sum();
+        let steps = target.programs[run.program].steps.iter();
+        let bytes = steps
+            .filter(|s| wanted(s.kernel))
+            .map(|s| model.bytes_read(target, s))
+            .sum();
         Ok(Part {
             name,
             launches: launches.len(),
-            microseconds: median_time(&model.device, REPLAYS[usize::from(tokens > 8)], &|| {
-                graph.run()
-            })? * 1e6,
+            microseconds: median_time(
+                &model.device,
+                REPLAYS[usize::from(run.tokens > FEW)],
+                &|| graph.run(),
+            )? * 1e6,
             bytes,
         })
     }

@@ -14,7 +14,7 @@ use super::places::{Places, SCRATCH, STATE, needed, rope_bytes};
 use crate::error::Error;
 
 /// Programs for more tokens than this are launched kernel by kernel.
-const RECORDED: usize = 8;
+const RECORDED: usize = 16;
 
 /// A sequence on a device.
 pub struct CudaSession {

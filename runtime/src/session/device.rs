@@ -119,7 +119,7 @@ impl Session {
             return None;
         };
         let target = self.model.cuda()?.target(self.model.manifest());
-        Some(room.and_then(|()| session.profile(target, self.position, tokens)))
+        Some(room.and_then(|()| session.profile(target, tokens, self.position)))
     }
 
     /// Bytes a second that the device reads from its memory, measured. `None` on the processor.

@@ -1,22 +1,128 @@
-//! The time of every part of a step on a GPU.
+//! The time of every part of a step on a GPU, and of steps for several tokens.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use rabitc_runtime::Session;
-use rabitc_runtime::cuda::profile::{Part, Profile};
+use rabitc_runtime::cuda::profile::{OTHERS, PRODUCTS, Part, Profile, STEP};
+use serde::Serialize;
 
 use crate::ui::{self, Align, Table};
 
-/// Measures the parts of a step for `tokens` tokens after `depth` positions and gives a table of
-/// them; `None` on the processor.
-pub fn table(session: &mut Session, depth: usize, tokens: usize) -> Result<Option<String>> {
+/// Measures the parts of a step for each of the numbers of tokens after `depth` positions and gives
+/// a table of them; `None` on the processor.
+pub fn table(session: &mut Session, depth: usize, tokens: &[usize]) -> Result<Option<String>> {
     if !session.is_on_gpu() {
         return Ok(None);
     }
+    fill(session, depth)?;
+    let tables = tokens.iter().map(|&n| {
+        let title = match n {
+            1 => String::new(),
+            n => format!("\n{n} tokens:\n\n"),
+        };
+        Ok(title + &render(&profile(session, n)?))
+    });
+    Ok(Some(tables.collect::<Result<String>>()?))
+}
+
+/// What a step for several tokens takes.
+#[derive(Debug, Serialize)]
+pub struct TokenStep {
+    tokens: usize,
+    products_microseconds: f64,
+    others_microseconds: f64,
+    step_microseconds: f64,
+    tokens_per_second: f64,
+    /// Products, relative to those of the first number of tokens.
+    products_ratio: f64,
+    /// The whole step, likewise.
+    step_ratio: f64,
+}
+
+/// Measures steps for each of the numbers of tokens after `depth` positions.
+pub fn steps(session: &mut Session, depth: usize, tokens: &[usize]) -> Result<Vec<TokenStep>> {
+    if !session.is_on_gpu() {
+        bail!("--tokens measures steps on a GPU: add --device cuda");
+    }
+    fill(session, depth)?;
+    let mut steps: Vec<TokenStep> = Vec::new();
+    for &n in tokens {
+        let profile = profile(session, n)?;
+        let time = |name: &str| {
+            let part = profile.parts.iter().find(|p| p.name == name);
+            part.map_or(f64::NAN, |p| p.microseconds)
+        };
+        let (products, step) = (time(PRODUCTS), time(STEP));
+        let first = steps.first();
+        steps.push(TokenStep {
+            tokens: n,
+            products_microseconds: products,
+            others_microseconds: time(OTHERS),
+            step_microseconds: step,
+            tokens_per_second: n as f64 / step * 1e6,
+            products_ratio: products / first.map_or(products, |f| f.products_microseconds),
+            step_ratio: step / first.map_or(step, |f| f.step_microseconds),
+        });
+    }
+    Ok(steps)
+}
+
+/// The steps as a Markdown table.
+pub fn render_steps(steps: &[TokenStep]) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        right("tokens"),
+        right("products µs"),
+        right("× first"),
+        right("others µs"),
+        right("step µs"),
+        right("× first"),
+        right("tokens/s"),
+    ]);
+    for s in steps {
+        table.row([
+            s.tokens.to_string(),
+            format!("{:.1}", s.products_microseconds),
+            format!("{:.2}", s.products_ratio),
+            format!("{:.1}", s.others_microseconds),
+            format!("{:.1}", s.step_microseconds),
+            format!("{:.2}", s.step_ratio),
+            ui::digits(s.tokens_per_second),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The steps as lines of numbers, with titles.
+pub fn csv(steps: &[TokenStep]) -> String {
+    let mut out = String::from(
+        "tokens,products_microseconds,others_microseconds,step_microseconds,tokens_per_second,\
+         products_ratio,step_ratio\n",
+    );
+    for s in steps {
+        let fields = [
+            s.products_microseconds,
+            s.others_microseconds,
+            s.step_microseconds,
+            s.tokens_per_second,
+            s.products_ratio,
+            s.step_ratio,
+        ];
+        let fields = fields.map(|f| f.to_string()).join(",");
+        out.push_str(&format!("{},{fields}\n", s.tokens));
+    }
+    out
+}
+
+fn fill(session: &mut Session, depth: usize) -> Result<()> {
     if depth > 0 {
         session.read(&vec![0; depth], &mut |_| {})?;
     }
+    Ok(())
+}
+
+fn profile(session: &mut Session, tokens: usize) -> Result<Profile> {
     let profile = session.profile(tokens).transpose()?;
-    Ok(profile.map(|profile| render(&profile)))
+    profile.context("the model does not run on a GPU")
 }
 
 fn render(profile: &Profile) -> String {
@@ -47,4 +153,34 @@ fn render(profile: &Profile) -> String {
 fn share(part: &Part, bandwidth: f64) -> String {
     let floor = part.bytes as f64 / bandwidth * 1e6;
     format!("{:.0}%", 100.0 * floor / part.microseconds.max(1e-9))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(tokens: usize, ratio: f64) -> TokenStep {
+        TokenStep {
+            tokens,
+            products_microseconds: 100.0 * ratio,
+            others_microseconds: 50.0,
+            step_microseconds: 125.0 * ratio,
+            tokens_per_second: 8000.0 * tokens as f64 / ratio,
+            products_ratio: ratio,
+            step_ratio: ratio,
+        }
+    }
+
+    #[test]
+    fn steps_have_a_line_each_in_every_form() {
+        let steps = [step(1, 1.0), step(4, 1.25)];
+        let table = render_steps(&steps);
+        assert_eq!(table.lines().count(), 4);
+        assert!(table.contains("1.25"), "{table}");
+        let csv = csv(&steps);
+        let lines: Vec<_> = csv.lines().collect();
+        assert_eq!(lines[2], "4,125,50,156.25,25600,1.25,1.25");
+        let columns = lines.iter().map(|l| l.split(',').count());
+        assert!(columns.into_iter().all(|n| n == 7), "{csv}");
+    }
 }

@@ -15,7 +15,7 @@ pub enum Weight {
 }
 
 impl Weight {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Weight::Float(float) => float.name(),
             Weight::Int8 => "int8",

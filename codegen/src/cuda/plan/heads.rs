@@ -8,8 +8,10 @@ use super::lower::{Here, Lowering, Operand};
 use crate::CodegenError;
 use crate::cuda::kernels::attention_decode::AttentionDecode;
 use crate::cuda::kernels::attention_prefill::{AttentionPrefill, QUERIES};
+use crate::cuda::kernels::attention_tokens::AttentionTokens;
 use crate::cuda::kernels::heads::{Chain, Chains};
 use crate::cuda::kernels::rotate_append::RotateAppend;
+use crate::cuda::source::CudaSpec;
 
 /// The widest head that the kernels' registers hold.
 const MOST_CHANNELS: usize = 256;
@@ -36,18 +38,33 @@ impl Lowering<'_, '_> {
             return Err(self.unsupported(here.id, "values are rotated"));
         }
         let caches = [GpuArg::Keys(op.layer), GpuArg::Values(op.layer)].map(Operand::Arg);
-        match self.mode.many {
-            true => self.attention_many(here, op, chains, args, caches),
-            false => self.attention_few(here, op, chains, args, caches),
+        let several = self.several_spec(op, chains);
+        let fits = several.shared_bytes() <= self.options.arch.shared_bytes();
+        match self.mode.max_tokens {
+            1 => self.attention_one(here, op, chains, args, caches),
+            _ if self.mode.many || !fits => self.attention_many(here, op, chains, args, caches),
+            _ => {
+                let blocks = several.grid();
+                self.attention_few(here, several, blocks, args, caches);
+                Ok(())
+            }
         }
     }
 
-    fn attention_few(
+    /// Blocks that share the cache of a key/value head.
+    fn splits(&self) -> usize {
+        match self.options.arch.has_clusters() {
+            true => SPLITS,
+            false => 1,
+        }
+    }
+
+    fn attention_one(
         &mut self,
         here: &Here,
         op: &Attention,
         chains: Chains,
-        mut args: Vec<Operand>,
+        args: Vec<Operand>,
         caches: [Operand; 2],
     ) -> Result<(), CodegenError> {
         let spec = AttentionDecode {
@@ -55,11 +72,7 @@ impl Lowering<'_, '_> {
             n_kv_heads: op.n_kv_heads,
             head_dim: op.head_dim,
             tokens: self.mode.max_tokens,
-            splits: if self.options.arch.has_clusters() {
-                SPLITS
-            } else {
-                1
-            },
+            splits: self.splits(),
             scale: op.scale,
             window: op.window,
             softcap: op.softcap,
@@ -71,11 +84,39 @@ impl Lowering<'_, '_> {
                 "attention needs more shared memory than a block has",
             ));
         }
+        let blocks = spec.grid();
+        self.attention_few(here, spec, blocks, args, caches);
+        Ok(())
+    }
+
+    /// The kernel for several tokens, whether it fits or not.
+    fn several_spec(&self, op: &Attention, chains: Chains) -> AttentionTokens {
+        AttentionTokens {
+            n_heads: op.n_heads,
+            n_kv_heads: op.n_kv_heads,
+            head_dim: op.head_dim,
+            tokens: self.mode.max_tokens,
+            splits: self.splits(),
+            scale: op.scale,
+            window: op.window,
+            softcap: op.softcap,
+            chains,
+        }
+    }
+
+    /// Attention in one launch.
+    fn attention_few(
+        &mut self,
+        here: &Here,
+        spec: impl CudaSpec + 'static,
+        blocks: usize,
+        mut args: Vec<Operand>,
+        caches: [Operand; 2],
+    ) {
         args.extend(caches);
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
-        let blocks = Blocks::Fixed(spec.grid() as u32);
-        self.launch(here, spec, [blocks, Blocks::ONE, Blocks::ONE], args);
-        Ok(())
+        let grid = [Blocks::Fixed(blocks as u32), Blocks::ONE, Blocks::ONE];
+        self.launch(here, spec, grid, args);
     }
 
     fn attention_many(

@@ -12,6 +12,7 @@ use super::{GpuOptions, Mode};
 use crate::CodegenError;
 use crate::cuda::kernels::elementwise::Function;
 use crate::cuda::kernels::linear::{Linear, Norm, Weight};
+use crate::cuda::kernels::linear_tokens::LinearTokens;
 use crate::cuda::source::CudaSpec;
 use crate::kernels::Float;
 use crate::plan::launch::{Buffer, BufferId};
@@ -273,8 +274,19 @@ impl Lowering<'_, '_> {
         grid: [Blocks; 3],
         args: Vec<Operand>,
     ) {
-        let node = self.graph.node(here.id).name.clone();
         let kernel = self.table.kernel(spec);
+        self.launch_kernel(here, kernel, grid, args);
+    }
+
+    /// Launches a kernel by its number.
+    pub(super) fn launch_kernel(
+        &mut self,
+        here: &Here,
+        kernel: usize,
+        grid: [Blocks; 3],
+        args: Vec<Operand>,
+    ) {
+        let node = self.graph.node(here.id).name.clone();
         self.launches.push(Launch {
             node,
             kernel,
@@ -309,23 +321,43 @@ impl Lowering<'_, '_> {
             source = self.graph.operands(operands[0])[0];
         }
         let x = self.view(source)?;
-        let spec = Linear {
-            d_in: self.graph.ty(here.operands[1]).last().unwrap_or(0),
-            d_out: here.d,
-            x_stride: x.stride,
-            weight,
-            tokens: self.mode.max_tokens.min(8),
-            norm: norm.as_ref().map(|(form, _)| *form),
-            select: taken,
-            by_rows: here.by_rows(),
-        };
         let mut args = vec![x.read()];
-        args.extend(norm.map(|(_, w)| Operand::Arg(w)));
+        args.extend(norm.as_ref().map(|(_, w)| Operand::Arg(w.clone())));
         for operand in &here.operands[1..] {
             args.push(Operand::Arg(self.weight(*operand)?));
         }
         args.extend(taken.then_some(Operand::Arg(GpuArg::Rows)));
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
+        let d_in = self.graph.ty(here.operands[1]).last().unwrap_or(0);
+        let tokens = self.mode.max_tokens;
+        if !self.single() && LinearTokens::takes(d_in, x.aligned(4)) {
+            let spec = LinearTokens {
+                d_in,
+                d_out: here.d,
+                x_stride: x.stride,
+                weight,
+                tokens: tokens.min(16),
+                by_rows: here.by_rows(),
+            };
+            let (blocks, each) = (spec.grid(), spec.tokens);
+            let grid = [
+                Blocks::Fixed(blocks as u32),
+                here.blocks(each as u32),
+                Blocks::ONE,
+            ];
+            self.launch(here, spec, grid, args);
+            return Ok(());
+        }
+        let spec = Linear {
+            d_in,
+            d_out: here.d,
+            x_stride: x.stride,
+            weight,
+            tokens: tokens.min(8),
+            norm: norm.map(|(form, _)| form),
+            select: taken,
+            by_rows: here.by_rows(),
+        };
         let grid = [
             Blocks::Fixed(spec.grid() as u32),
             here.blocks(spec.tokens as u32),

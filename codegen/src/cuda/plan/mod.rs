@@ -1,7 +1,8 @@
 //! The plan of a GPU target: graph nodes become kernel launches in one order, buffers get places.
 //!
-//! Four programs come from one graph: `decode` for one token, `few` for up to 8, which share the
-//! kernels that are bound by memory, and `prefill` and `prompt` for blocks of tokens, on matrix units.
+//! Several programs come from one graph: `decode` for one token, three for up to 4, 8 and 16 tokens,
+//! whose kernels read all weights once for all of them, and `prefill` and `prompt` for blocks of
+//! tokens, on matrix units.
 
 pub mod cost;
 mod fuse;
@@ -12,6 +13,7 @@ pub mod product;
 mod residual_binary;
 mod table;
 mod tile;
+mod token_tile;
 
 use rabitc_ir::Graph;
 use rabitc_rbx::SmArch;
@@ -24,6 +26,7 @@ use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
 use product::{Measured, Product};
+pub use token_tile::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +40,25 @@ pub struct Mode {
 }
 
 /// The programs of a target.
-pub const MODES: [Mode; 4] = [
+pub const MODES: [Mode; 6] = [
     Mode {
         name: "decode",
         max_tokens: 1,
         many: false,
     },
     Mode {
-        name: "few",
+        name: "few_4",
+        max_tokens: 4,
+        many: false,
+    },
+    Mode {
+        name: "few_8",
         max_tokens: 8,
+        many: false,
+    },
+    Mode {
+        name: "few_16",
+        max_tokens: 16,
         many: false,
     },
     Mode {

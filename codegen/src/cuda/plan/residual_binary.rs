@@ -6,6 +6,7 @@ use rabitc_rbx::gpu::{Blocks, GpuArg};
 use super::fuse::gate_source;
 use super::lower::{Here, Lowering, Operand, View};
 use super::table::PackedLayer;
+use super::token_tile;
 use crate::CodegenError;
 use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
@@ -13,6 +14,7 @@ use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
 use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::kernels::rb_repack::RbRepack;
+use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use crate::cuda::layout::GpuLayout;
 
 /// A layer's parts.
@@ -121,12 +123,84 @@ impl Lowering<'_, '_> {
             (None, Some(residual)) => Finish::Residual(residual.stride),
             (None, None) => Finish::Store,
         };
-        let norm = layer.op.prologue == Prologue::RmsNorm;
-        let wanted = RbProduct {
-            layout: layer.layout,
-            tokens: self.mode.max_tokens,
+        let norm = (layer.op.prologue == Prologue::RmsNorm).then_some(layer.op.eps);
+        let several = match self.mode.max_tokens {
+            0..2 => None,
+            tokens => self.several(here, &layer, x, finish, norm, tokens),
+        };
+        let (blocks, tokens, columns, kernel) = match several {
+            Some(product) => {
+                let (blocks, tokens, columns) = (product.grid(), product.tokens, product.width());
+                (blocks, tokens, columns, self.table.kernel(product))
+            }
+            None => {
+                let product = self.one_by_one(here, &layer, x, finish, norm)?;
+                let (blocks, columns) = (product.grid(), product.columns());
+                (blocks, product.tokens, columns, self.table.kernel(product))
+            }
+        };
+        let mut args = vec![x.read()];
+        args.extend(
+            [layer.packed.signs, layer.packed.g, layer.packed.h]
+                .map(|d| Operand::Arg(GpuArg::Derived(d))),
+        );
+        args.extend(layer.residual.map(|r| r.read()));
+        args.push(self.result_of(here.id, columns));
+        args.push(Operand::Arg(GpuArg::State));
+        let grid = [
+            Blocks::Fixed(blocks as u32),
+            here.blocks(tokens as u32),
+            Blocks::ONE,
+        ];
+        self.launch_kernel(here, kernel, grid, args);
+        Ok(())
+    }
+
+    /// The product of up to `tokens` tokens at once; `None` if shared memory holds no two.
+    fn several(
+        &self,
+        here: &Here,
+        layer: &Layer<'_>,
+        x: View,
+        finish: Finish,
+        norm: Option<f32>,
+        tokens: usize,
+    ) -> Option<RbTokens> {
+        let wanted = RbTokens {
+            layout: layer.layout.clone(),
+            tokens: tokens.next_power_of_two(),
             planes: self.options.planes,
-            norm: norm.then_some(layer.op.eps),
+            norm,
+            x_stride: x.stride,
+            x_aligned: x.aligned(8),
+            finish,
+            by_rows: here.by_rows(),
+            tile: TokenTile {
+                splits: 1,
+                row_tiles: 1,
+                warps: 1,
+                parts: 1,
+                at_once: 1,
+                slots: 1,
+            },
+        };
+        token_tile::choose(wanted, self.options.arch)
+    }
+
+    /// The product of one token, or of one after the other.
+    fn one_by_one(
+        &mut self,
+        here: &Here,
+        layer: &Layer<'_>,
+        x: View,
+        finish: Finish,
+        norm: Option<f32>,
+    ) -> Result<RbProduct, CodegenError> {
+        let wanted = RbProduct {
+            layout: layer.layout.clone(),
+            tokens: 1,
+            planes: self.options.planes,
+            norm,
             x_stride: x.stride,
             x_aligned: x.aligned(8),
             finish,
@@ -139,28 +213,13 @@ impl Lowering<'_, '_> {
             },
         };
         let product = self.table.cut(&wanted, self.options.arch);
-        let product = product.ok_or_else(|| {
+        product.ok_or_else(|| {
             let arch = self.options.arch;
             self.unsupported(
                 here.id,
                 &format!("needs more shared memory than a block has on {arch}"),
             )
-        })?;
-        let blocks = Blocks::Fixed(product.grid() as u32);
-        let groups = match here.by_rows() {
-            true => Blocks::PerRows(product.tokens as u32),
-            false => Blocks::PerTokens(product.tokens as u32),
-        };
-        let mut args = vec![x.read()];
-        args.extend(
-            [layer.packed.signs, layer.packed.g, layer.packed.h]
-                .map(|d| Operand::Arg(GpuArg::Derived(d))),
-        );
-        args.extend(layer.residual.map(|r| r.read()));
-        args.push(self.result_of(here.id, product.columns()));
-        args.push(Operand::Arg(GpuArg::State));
-        self.launch(here, product, [blocks, groups, Blocks::ONE], args);
-        Ok(())
+        })
     }
 
     /// The input of a product of a few tokens: gates were computed by the product before.

@@ -1,0 +1,143 @@
+//! Shapes and sizes of the product of several tokens.
+
+use rabitc_rbx::SmArch;
+
+use super::RbTokens;
+use crate::cuda::kernels::rb_product::Finish;
+use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
+
+/// Registers of a lane that may hold signs.
+const SIGN_REGISTERS: usize = 48;
+
+/// Byte offsets in shared memory.
+pub(super) struct Places {
+    /// Name and offset of each part.
+    pub named: Vec<(&'static str, usize)>,
+    /// Bytes in all.
+    pub end: usize,
+}
+
+impl RbTokens {
+    /// Whether two segments are computed together and gated.
+    pub fn gated(&self) -> bool {
+        matches!(self.finish, Finish::Gate(_))
+    }
+
+    /// Blocks of inputs that a split has at most.
+    pub fn most_chunks(&self) -> usize {
+        self.layout.input_tiles().div_ceil(self.tile.splits)
+    }
+
+    /// Blocks of inputs that a warp takes at most.
+    pub(super) fn part_chunks(&self) -> usize {
+        self.most_chunks().div_ceil(self.tile.parts)
+    }
+
+    /// Bytes of a row tile's signs that a warp reads.
+    pub(super) fn tile_bytes(&self) -> usize {
+        self.part_chunks() * self.layout.stored.paths * TILE_BYTES
+    }
+
+    /// Sets of scales for one block of inputs: one a path, and for paired segments of each.
+    pub(super) fn sets(&self) -> usize {
+        self.layout.stored.paths * if self.gated() { 2 } else { 1 }
+    }
+
+    /// Tokens that share a matrix instruction.
+    pub(super) fn columns(&self) -> usize {
+        self.tokens.min(8)
+    }
+
+    /// Matrix instructions for the planes of as many tokens as share one.
+    pub(super) fn steps(&self) -> usize {
+        self.planes * self.columns() / 8
+    }
+
+    /// Blocks of inputs whose signs are in registers together: all, or even shares of them.
+    pub(super) fn chunks_at_once(&self) -> usize {
+        let most = (SIGN_REGISTERS / (4 * self.tile.at_once)).max(1);
+        let rounds = self.part_chunks().div_ceil(most).max(1);
+        self.part_chunks().div_ceil(rounds).max(1)
+    }
+
+    /// Row tiles that one block finishes at most.
+    pub(super) fn finished(&self) -> usize {
+        let unit = if self.gated() { 2 } else { 1 };
+        (self.tile.row_tiles / unit).div_ceil(self.tile.splits) * unit
+    }
+
+    /// Clusters of each segment; paired segments count as one.
+    pub(super) fn segment_clusters(&self) -> Vec<usize> {
+        let each = |tiles: usize| tiles.div_ceil(self.tile.row_tiles);
+        match self.gated() {
+            true => vec![each(self.layout.row_tiles())],
+            false => (0..self.layout.stored.segments.len())
+                .map(|s| each(self.layout.segment_tiles(s)))
+                .collect(),
+        }
+    }
+
+    /// Blocks along x.
+    pub fn grid(&self) -> usize {
+        self.segment_clusters().iter().sum::<usize>() * self.tile.splits
+    }
+
+    /// Columns of the result.
+    pub fn width(&self) -> usize {
+        let segments = &self.layout.stored.segments;
+        match self.gated() {
+            true => segments[0],
+            false => segments.iter().sum(),
+        }
+    }
+
+    pub(super) fn places(&self, bulk: bool) -> Places {
+        let (t, paths) = (&self.tile, self.layout.stored.paths);
+        let (chunks, sets, tokens) = (self.most_chunks(), self.sets(), self.tokens);
+        // Where signs are taken in shares, the last share reads planes past the end, by zeros.
+        let part = self.part_chunks();
+        let padded = (t.parts - 1) * part + part.next_multiple_of(self.chunks_at_once());
+        let in_flight = t.warps * t.slots * t.at_once * self.tile_bytes();
+        let sizes = [
+            ("SIGNS_AT", if bulk { in_flight } else { 0 }),
+            ("PLANES_AT", padded * sets * tokens * self.planes * 32),
+            ("H_AT", sets * chunks * TILE_INPUTS * 2),
+            ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
+            ("SUMS_AT", sets * tokens * 4),
+            ("LARGEST_AT", sets * tokens * 4),
+            ("SQUARES_AT", chunks.max(1) * tokens * 4),
+            (
+                "INBOX_AT",
+                t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
+            ),
+            ("INBOX_SQUARES_AT", t.splits * tokens * 4),
+            ("READY_AT", (1 + t.warps * t.slots) * 8),
+        ];
+        let mut places = Places {
+            named: Vec::new(),
+            end: 0,
+        };
+        for (name, size) in sizes {
+            places.named.push((name, places.end));
+            places.end += size.next_multiple_of(128);
+        }
+        places
+    }
+
+    /// Bytes of shared memory on an architecture.
+    pub fn shared_bytes(&self, arch: SmArch) -> usize {
+        self.places(arch.has_clusters()).end
+    }
+
+    /// A C expression that picks a value by the number of the cluster.
+    pub(super) fn by_segment(&self, value: impl Fn(usize) -> usize) -> String {
+        let clusters = self.segment_clusters();
+        let mut text = value(clusters.len() - 1).to_string();
+        let mut end: usize = clusters.iter().sum();
+        for s in (0..clusters.len() - 1).rev() {
+            end -= clusters[s + 1];
+            text = format!("cluster < {end} ? {} : {text}", value(s));
+        }
+        text
+    }
+}
