@@ -1,0 +1,172 @@
+//! The residual-binary product of one token, on binary tensor cores.
+//!
+//! u = h_i ⊙ x is quantised to whole numbers of 8 or 16 bits, whose bits are put into planes. A
+//! binary matrix instruction counts, for 16 rows and 8 planes at once, the inputs whose sign and
+//! plane bit are both set; the counts, weighted by powers of two (the highest plane negative), are
+//! Σ_{+} q, and Σ ±q = 2 Σ_{+} q − Σ q is exact. Only the quantisation rounds.
+//!
+//! A warp owns a path and a share of the inputs: it quantises them in registers, with a scale of
+//! its own, and counts them for all row tiles of its block. So nothing is exchanged between
+//! reading x and the sums of the rows, which meet in shared memory, and in a cluster of blocks
+//! that split the inputs in that of the block that finishes the row. A lane asks for the signs that
+//! it will need before the kernel ahead has ended, some into registers, the rest into its own part
+//! of shared memory, so that no barrier stands before their use.
+//!
+//! An RMSNorm ahead of the product costs nothing here: its weight is part of h, and 1/rms, which
+//! quantisation does not depend on, is a factor at the end.
+
+mod body;
+mod shape;
+
+use rabitc_rbx::SmArch;
+
+use super::planes::{ASYNC_COPY, BINARY_MMA, PLANES, UNPACK_F16};
+use super::rb_product::Finish;
+use crate::cuda::layout::GpuLayout;
+use crate::cuda::source::{
+    ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
+};
+
+/// How the work is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemvTile {
+    /// Blocks of a cluster, which split the inputs: 1, 2, 4 or 8.
+    pub splits: usize,
+    /// Row tiles of a cluster; of each segment where two are paired.
+    pub tiles: usize,
+    /// Warps of a block: a multiple of the sets of a block, or fewer.
+    pub warps: usize,
+    /// Row tiles whose signs a warp keeps in registers, fewer than `tiles`.
+    pub held: usize,
+    /// Row tiles that a warp has under way through shared memory, at least 1.
+    pub slots: usize,
+}
+
+/// The product of a layer with one token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RbGemv {
+    /// Shape and layout.
+    pub layout: GpuLayout,
+    /// Bits of the whole numbers, 8 or 16.
+    pub planes: usize,
+    /// eps of an RMSNorm ahead, if there is one.
+    pub norm: Option<f32>,
+    /// Whether eight inputs of x may be loaded at once.
+    pub x_aligned: bool,
+    /// What is done with the sums.
+    pub finish: Finish,
+    /// How the work is cut.
+    pub tile: GemvTile,
+}
+
+impl CudaSpec for RbGemv {
+    fn name(&self) -> String {
+        let t = &self.tile;
+        let finish = match self.finish {
+            Finish::Store => "store".into(),
+            Finish::Residual(_) => "add".to_string(),
+            Finish::Gate(act) => act.name().to_string(),
+        };
+        let norm = self
+            .norm
+            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
+        format!(
+            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}r{}w{}h{}d{}",
+            self.layout.shape_name(),
+            self.planes,
+            if self.x_aligned { "" } else { "u" },
+            t.splits,
+            t.tiles,
+            t.warps,
+            t.held,
+            t.slots
+        )
+    }
+
+    fn source(&self, arch: SmArch) -> Source {
+        let residual = matches!(self.finish, Finish::Residual(_));
+        let clusters = arch.has_clusters() && self.tile.splits > 1;
+        self.constants(arch)
+            .helper(ACTIVATIONS)
+            .helper(REDUCTIONS)
+            .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(ASYNC_COPY)
+            .helper(UNPACK_F16)
+            .helper(BINARY_MMA)
+            .helper(PLANES)
+            .param("const float", "x")
+            .param("const u8", "signs")
+            .param("const float", "g")
+            .param("const u16", "h")
+            .param_if(residual, "const float", "residual")
+            .param("float", if self.gated() { "gated" } else { "out" })
+            .body(&self.body())
+    }
+}
+
+impl RbGemv {
+    fn constants(&self, arch: SmArch) -> Builder {
+        let t = &self.tile;
+        let mut b = Builder::new(self.name(), arch, (t.warps * 32) as u32)
+            .min_blocks(if t.warps <= 16 { 2 } else { 1 })
+            .cluster(t.splits as u32)
+            .shared(self.shared_bytes())
+            .int("D_IN", self.layout.stored.d_in)
+            .int("CHUNKS", self.layout.input_tiles())
+            .int("PATHS", self.layout.stored.paths)
+            .int("SEGMENTS", self.paired())
+            .int("SETS", self.sets())
+            .int("PLANES", self.planes)
+            .int("LIMIT", if self.planes == 16 { 32700 } else { 127 })
+            .int("SPLITS", t.splits)
+            .int("TILES", t.tiles)
+            .int("WARPS", t.warps)
+            .int("SET_WARPS", self.set_warps())
+            .int("SET_ROUNDS", self.set_rounds())
+            .int("CHUNK_WARPS", self.chunk_warps())
+            .int("STEPS", self.steps())
+            .int("ROUNDS", self.rounds())
+            .int("HELD", t.held)
+            .int("RING_TILES", t.tiles - t.held)
+            .int("SLOTS", t.slots)
+            .int("SHARE", self.share())
+            .int("ITEMS", self.rows() * self.paired() * self.share())
+            .int("OWNED", self.rows() / t.splits)
+            .flag("X_ALIGNED", self.x_aligned)
+            .flag("NORM", self.norm.is_some())
+            .float("EPS", self.norm.unwrap_or(0.0))
+            .flag("RESIDUAL", matches!(self.finish, Finish::Residual(_)))
+            .flag("GATE", self.gated());
+        for (name, at) in shape::PLACES.into_iter().zip(self.places()) {
+            b = b.int(name, at);
+        }
+        b
+    }
+
+    fn body(&self) -> String {
+        let (layout, paired) = (&self.layout, self.gated());
+        let stored = &layout.stored;
+        let clusters = self.segment_clusters();
+        let act = match self.finish {
+            Finish::Gate(act) => act.name(),
+            _ => "silu",
+        };
+        // Paired segments are one as far as the numbering of clusters goes.
+        let single = |value: usize| if paired { 0 } else { value };
+        let choices = [
+            ("$FIRST_CLUSTER", self.by_segment(|s| clusters[..s].iter().sum())),
+            ("$SEGMENT_TILES", self.by_segment(|s| layout.segment_tiles(s))),
+            ("$FIRST_TILE", self.by_segment(|s| single(layout.first_tile(s).0))),
+            ("$SEGMENT_ROWS", self.by_segment(|s| stored.segments[s])),
+            ("$COLUMN", self.by_segment(|s| single(layout.column(s)))),
+            ("$SEGMENT", self.by_segment(single)),
+            ("$OUT", if paired { "gated" } else { "out" }.to_string()),
+            ("$ACT", act.to_string()),
+        ];
+        let mut text = [body::BEGIN, body::COUNT, body::FINISH].concat();
+        for (word, value) in choices {
+            text = text.replace(word, &value);
+        }
+        text
+    }
+}

@@ -1,0 +1,141 @@
+//! What follows from a configuration of the one-token product: who does what, and where it lies.
+
+use super::RbGemv;
+use crate::cuda::kernels::rb_product::Finish;
+use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
+
+/// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
+const MOST_STEPS: usize = 3;
+
+/// Names of [`RbGemv::places`], less the end.
+pub const PLACES: [&str; 6] = [
+    "STAGING_AT",
+    "PARTIAL_AT",
+    "G_AT",
+    "SQUARES_AT",
+    "INBOX_AT",
+    "INBOX_SQUARES_AT",
+];
+
+impl RbGemv {
+    pub(super) fn gated(&self) -> bool {
+        matches!(self.finish, Finish::Gate(_))
+    }
+
+    /// Segments that a block computes side by side.
+    pub(super) fn paired(&self) -> usize {
+        if self.gated() { 2 } else { 1 }
+    }
+
+    /// Sets of input scales in a block: one a path, and for paired segments one of each.
+    pub fn sets(&self) -> usize {
+        self.layout.stored.paths * self.paired()
+    }
+
+    /// Sets that warps work on at the same time.
+    pub(super) fn set_warps(&self) -> usize {
+        self.sets().min(self.tile.warps)
+    }
+
+    pub(super) fn set_rounds(&self) -> usize {
+        self.sets().div_ceil(self.set_warps())
+    }
+
+    /// Warps that share a set, and split its inputs.
+    pub(super) fn chunk_warps(&self) -> usize {
+        self.tile.warps / self.set_warps()
+    }
+
+    /// Blocks of 256 inputs that a warp has of a set.
+    fn chunks_of_warp(&self) -> usize {
+        let of_block = self.layout.input_tiles().div_ceil(self.tile.splits);
+        of_block.div_ceil(self.chunk_warps())
+    }
+
+    /// Blocks of inputs of a warp in a round.
+    pub fn steps(&self) -> usize {
+        let rounds = self.chunks_of_warp().div_ceil(MOST_STEPS);
+        self.chunks_of_warp().div_ceil(rounds)
+    }
+
+    /// Times that a warp goes over the row tiles.
+    pub fn rounds(&self) -> usize {
+        self.set_rounds() * self.chunks_of_warp().div_ceil(self.steps())
+    }
+
+    /// Rows of a cluster, of each segment where two are paired.
+    pub(super) fn rows(&self) -> usize {
+        self.tile.tiles * TILE_ROWS
+    }
+
+    /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
+    pub(super) fn share(&self) -> usize {
+        let (values, sums) = (
+            self.rows() * self.paired(),
+            self.layout.stored.paths * self.chunk_warps(),
+        );
+        let mut share = 2 / self.paired();
+        while share < 32 && share * 2 <= sums && values * share * 2 <= self.tile.warps * 32 {
+            share *= 2;
+        }
+        share
+    }
+
+    /// Bytes of signs that a warp has of a row tile in a round.
+    pub fn slot_bytes(&self) -> usize {
+        self.steps() * TILE_BYTES
+    }
+
+    /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
+    pub(super) fn places(&self) -> [usize; 7] {
+        let t = &self.tile;
+        let sizes = [
+            t.warps * TILE_BYTES,
+            self.sets() * self.chunk_warps() * self.rows() * 4,
+            self.rows() * self.sets() * 4,
+            t.warps * 4,
+            if t.splits > 1 { self.rows() * self.paired() * 4 } else { 0 },
+            if t.splits > 1 { t.splits * 4 } else { 0 },
+        ];
+        let mut places = [t.warps * t.slots * self.slot_bytes(); 7];
+        for (i, size) in sizes.into_iter().enumerate() {
+            places[i + 1] = (places[i] + size).next_multiple_of(16);
+        }
+        places
+    }
+
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self) -> usize {
+        self.places()[6]
+    }
+
+    /// Clusters of each segment; paired segments count as one.
+    pub(super) fn segment_clusters(&self) -> Vec<usize> {
+        let segments = self.layout.stored.segments.len() / self.paired();
+        let tiles = (0..segments).map(|s| self.layout.segment_tiles(s));
+        tiles.map(|t| t.div_ceil(self.tile.tiles)).collect()
+    }
+
+    /// Blocks along x.
+    pub fn grid(&self) -> usize {
+        self.segment_clusters().iter().sum::<usize>() * self.tile.splits
+    }
+
+    /// Columns of the result.
+    pub fn columns(&self) -> usize {
+        let segments = &self.layout.stored.segments;
+        segments.iter().sum::<usize>() / self.paired()
+    }
+
+    /// A C expression that picks a value by the number of the cluster.
+    pub(super) fn by_segment(&self, value: impl Fn(usize) -> usize) -> String {
+        let clusters = self.segment_clusters();
+        let mut text = value(clusters.len() - 1).to_string();
+        let mut end: usize = clusters.iter().sum();
+        for s in (0..clusters.len() - 1).rev() {
+            end -= clusters[s + 1];
+            text = format!("cluster < {end} ? {} : {text}", value(s));
+        }
+        text
+    }
+}
