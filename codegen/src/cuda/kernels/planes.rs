@@ -67,8 +67,8 @@ __device__ __forceinline__ void unpack_f16(uint4 v, float* to) {
 /// Copies of 16 bytes from memory to shared memory that no register waits for, and loads that stay
 /// where they are written.
 pub const ASYNC_COPY: &str = r#"
-__device__ __forceinline__ void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"((u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+__device__ __forceinline__ void copy_async(u32 to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void copies_end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until no more than N groups of this thread's copies are under way.

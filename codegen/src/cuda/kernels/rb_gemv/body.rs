@@ -16,8 +16,8 @@ pub const BEGIN: &str = r#"
   const int split = blockIdx.x % SPLITS, cluster = blockIdx.x / SPLITS;
   const int first_cluster = $FIRST_CLUSTER;
   const int segment = $SEGMENT;
-  const int begin = (cluster - first_cluster) * TILES;
-  const int tiles = min(TILES, ($SEGMENT_TILES) - begin);
+  const int begin = (cluster - first_cluster) * ($SEGMENT_TILES) / ($SEGMENT_CLUSTERS);
+  const int tiles = (cluster - first_cluster + 1) * ($SEGMENT_TILES) / ($SEGMENT_CLUSTERS) - begin;
   const int first_tile = ($FIRST_TILE) + begin * SEGMENTS;
   const int segment_rows = $SEGMENT_ROWS;
   const int first_chunk = split * CHUNKS / SPLITS;
@@ -28,23 +28,29 @@ pub const BEGIN: &str = r#"
   if (SPLITS > 1) cluster_arrive();
 
   // A round is one set of every warp and up to STEPS blocks of 256 inputs of it.
-  auto set_of = [&](int round) { return set_warp + round % SET_ROUNDS * SET_WARPS; };
-  auto chunk_of = [&](int round, int step) { return (round / SET_ROUNDS * STEPS + step) * CHUNK_WARPS + chunk_warp; };
+  auto set_of = [&](int round) { return set_warp + (SET_ROUNDS == 1 ? 0 : round % SET_ROUNDS * SET_WARPS); };
+  auto chunk_of = [&](int round, int step) {
+    return ((ROUNDS == 1 ? 0 : round / SET_ROUNDS * STEPS) + step) * CHUNK_WARPS + chunk_warp;
+  };
   auto inside = [&](int round, int step) {
-    return (SET_ROUNDS * SET_WARPS == SETS || set_of(round) < SETS) && chunk_of(round, step) < chunks;
+    return (SET_ROUNDS * SET_WARPS == SETS || set_of(round) < SETS) && (EVEN || chunk_of(round, step) < chunks);
   };
-  auto signs_of = [&](int round, int tile, int step) {
-    const int set = set_of(round);
-    const int row_tile = first_tile + tile * SEGMENTS + set / PATHS;
-    return signs + (((size_t)row_tile * CHUNKS + first_chunk + chunk_of(round, step)) * PATHS + set % PATHS) * 512 + lane * 16;
+  auto signs_of = [&](int round) {
+    const int set = set_of(round), row_tile = first_tile + set / PATHS;
+    return signs + (((size_t)row_tile * CHUNKS + first_chunk + chunk_of(round, 0)) * PATHS + set % PATHS) * 512 + lane * 16;
   };
+  constexpr int TILE_STRIDE = SEGMENTS * CHUNKS * PATHS * 512, STEP_STRIDE = CHUNK_WARPS * PATHS * 512;
+  const u8* const first_signs = signs_of(0);
+  const u32 ring_address = (u32)__cvta_generic_to_shared(ring);
   // Asks for the n-th row tile that goes through shared memory.
   auto request = [&](int n) {
-    const int round = n / RING_TILES, tile = n % RING_TILES + HELD;
-    if (n < ROUNDS * RING_TILES && tile < tiles) {
+    const int round = ROUNDS == 1 ? 0 : n / RING_TILES, tile = n - round * RING_TILES + HELD;
+    if (n < ROUNDS * RING_TILES && (tile < LEAST || tile < tiles)) {
+      const u8* const from = ROUNDS == 1 ? first_signs : signs_of(round);
 #pragma unroll
       for (int step = 0; step < STEPS; step++)
-        if (inside(round, step)) copy_async(ring + (n % SLOTS * STEPS + step) * 32, signs_of(round, tile, step));
+        if (inside(round, step))
+          copy_async(ring_address + (n % SLOTS * STEPS + step) * 512, from + tile * TILE_STRIDE + step * STEP_STRIDE);
     }
     copies_end_group();
   };
@@ -60,9 +66,16 @@ pub const BEGIN: &str = r#"
   for (int tile = 0; tile < HELD; tile++)
 #pragma unroll
     for (int step = 0; step < STEPS; step++)
-      held[tile][step] = tile < tiles && inside(0, step) ? load_now(signs_of(0, tile, step)) : make_uint4(0, 0, 0, 0);
-  for (int i = threadIdx.x; i < tiles * SEGMENTS * PATHS * 4; i += WARPS * 32)
-    copy_async(g_rows + i * 4, g + (size_t)first_tile * PATHS * 16 + i * 4);
+      held[tile][step] = (tile < LEAST || tile < tiles) && inside(0, step)
+                             ? load_now(first_signs + tile * TILE_STRIDE + step * STEP_STRIDE) : make_uint4(0, 0, 0, 0);
+  const u32 g_address = (u32)__cvta_generic_to_shared(g_rows);
+  const float* const first_g = g + (size_t)first_tile * PATHS * 16;
+  constexpr int G_COPIES = TILES * SEGMENTS * PATHS * 4;
+#pragma unroll
+  for (int n = 0; n < (G_COPIES + WARPS * 32 - 1) / (WARPS * 32); n++) {
+    const int i = n * WARPS * 32 + threadIdx.x;
+    if (i < tiles * SEGMENTS * PATHS * 4) copy_async(g_address + i * 16, first_g + i * 4);
+  }
   copies_end_group();
 #pragma unroll
   for (int n = 0; n < SLOTS; n++) request(n);
@@ -91,7 +104,7 @@ pub const COUNT: &str = r#"
       const int input = (first_chunk + chunk_of(round, step)) * 256 + first_input(lane);
       const float* const from = x + input;
       if (X_ALIGNED) {
-        const bool there = inside(round, step) && input < D_IN;
+        const bool there = inside(round, step) && (D_IN % 256 == 0 || input < D_IN);
         const float4 zero = make_float4(0, 0, 0, 0);
         const float4 a = there ? *(const float4*)from : zero, b = there ? *(const float4*)(from + 4) : zero;
         u[step][0] = a.x; u[step][1] = a.y; u[step][2] = a.z; u[step][3] = a.w;
@@ -161,22 +174,33 @@ pub const COUNT: &str = r#"
     };
 #pragma unroll
     for (int tile = 0; tile < HELD; tile++)
-      if (tile < tiles) count(tile, held[tile]);
-#pragma unroll RING_TILES <= 16 ? RING_TILES : 4
-    for (int i = 0; i < RING_TILES; i++) {
-      const int n = round * RING_TILES + i, tile = i + HELD;
-      copies_wait<SLOTS - 1>();
-      uint4 words[STEPS];
+      if (tile < LEAST || tile < tiles) count(tile, held[tile]);
+    // The last requests may be empty: what is waited for is then what came before.
+#pragma unroll RING_TILES <= 16 ? RING_TILES : 1
+    for (int i = 0; i < RING_TILES; i += BATCH) {
+      copies_wait<SLOTS - BATCH>();
+      const int n = round * RING_TILES + i;
+      uint4 words[BATCH][STEPS];
 #pragma unroll
-      for (int step = 0; step < STEPS; step++) words[step] = ring[(n % SLOTS * STEPS + step) * 32];
-      if (tile < tiles) count(tile, words);
-      if (ROUNDS * RING_TILES > SLOTS) request(n + SLOTS);
-      else copies_end_group();
+      for (int j = 0; j < BATCH; j++)
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) words[j][step] = ring[((n + j) % SLOTS * STEPS + step) * 32];
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        const int tile = i + j + HELD;
+        if (i + j < RING_TILES && (tile < LEAST || tile < tiles)) count(tile, words[j]);
+      }
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        if (i + j >= RING_TILES) break;
+        if (ROUNDS * RING_TILES > SLOTS) request(n + j + SLOTS);
+        else copies_end_group();
+      }
     }
   }
   if (NORM) {
     square = warp_sum(square);
-    if (lane == 0) squares[warp] = square;
+    if (lane == 0 && set_warp == 0) squares[chunk_warp] = square;
   }
   __syncthreads();
 "#;
@@ -197,7 +221,7 @@ pub const FINISH: &str = r#"
   float norm_square = 0.0f;
   if (NORM) {
 #pragma unroll
-    for (int w = 0; w < WARPS; w++) norm_square += squares[w];
+    for (int w = 0; w < CHUNK_WARPS; w++) norm_square += squares[w];
   }
   if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
 

@@ -32,11 +32,11 @@ use crate::cuda::source::{
 pub struct GemvTile {
     /// Blocks of a cluster, which split the inputs: 1, 2, 4 or 8.
     pub splits: usize,
-    /// Row tiles of a cluster; of each segment where two are paired.
-    pub tiles: usize,
+    /// Clusters, which share the row tiles out evenly; no more are made than there are row tiles.
+    pub clusters: usize,
     /// Warps of a block: a multiple of the sets of a block, or fewer.
     pub warps: usize,
-    /// Row tiles whose signs a warp keeps in registers, fewer than `tiles`.
+    /// Row tiles whose signs a warp keeps in registers, fewer than a cluster has.
     pub held: usize,
     /// Row tiles that a warp has under way through shared memory, at least 1.
     pub slots: usize,
@@ -71,12 +71,12 @@ impl CudaSpec for RbGemv {
             .norm
             .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}r{}w{}h{}d{}",
+            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}c{}w{}h{}d{}",
             self.layout.shape_name(),
             self.planes,
             if self.x_aligned { "" } else { "u" },
             t.splits,
-            t.tiles,
+            t.clusters,
             t.warps,
             t.held,
             t.slots
@@ -119,7 +119,7 @@ impl RbGemv {
             .int("PLANES", self.planes)
             .int("LIMIT", if self.planes == 16 { 32700 } else { 127 })
             .int("SPLITS", t.splits)
-            .int("TILES", t.tiles)
+            .int("TILES", self.tiles())
             .int("WARPS", t.warps)
             .int("SET_WARPS", self.set_warps())
             .int("SET_ROUNDS", self.set_rounds())
@@ -127,8 +127,11 @@ impl RbGemv {
             .int("STEPS", self.steps())
             .int("ROUNDS", self.rounds())
             .int("HELD", t.held)
-            .int("RING_TILES", t.tiles - t.held)
+            .int("RING_TILES", self.tiles() - t.held)
             .int("SLOTS", t.slots)
+            .int("BATCH", self.batch())
+            .int("LEAST", self.least_tiles())
+            .flag("EVEN", self.even())
             .int("SHARE", self.share())
             .int("ITEMS", self.rows() * self.paired() * self.share())
             .int("OWNED", self.rows() / t.splits)
@@ -155,6 +158,7 @@ impl RbGemv {
         let single = |value: usize| if paired { 0 } else { value };
         let choices = [
             ("$FIRST_CLUSTER", self.by_segment(|s| clusters[..s].iter().sum())),
+            ("$SEGMENT_CLUSTERS", self.by_segment(|s| clusters[s])),
             ("$SEGMENT_TILES", self.by_segment(|s| layout.segment_tiles(s))),
             ("$FIRST_TILE", self.by_segment(|s| single(layout.first_tile(s).0))),
             ("$SEGMENT_ROWS", self.by_segment(|s| stored.segments[s])),

@@ -63,9 +63,22 @@ impl RbGemv {
         self.set_rounds() * self.chunks_of_warp().div_ceil(self.steps())
     }
 
+    /// Whether all warps of all blocks have the same number of blocks of inputs.
+    pub(super) fn even(&self) -> bool {
+        let all = self.tile.splits * self.chunk_warps() * self.chunks_of_warp();
+        self.layout.input_tiles() == all && self.chunks_of_warp().is_multiple_of(self.steps())
+    }
+
+    /// Row tiles that a warp counts together, so that it has something to do while it waits for
+    /// the results of one.
+    pub(super) fn batch(&self) -> usize {
+        let registers = (4 / self.steps()).max(1);
+        registers.min(self.tile.slots).min(self.tiles() - self.tile.held)
+    }
+
     /// Rows of a cluster, of each segment where two are paired.
     pub(super) fn rows(&self) -> usize {
-        self.tile.tiles * TILE_ROWS
+        self.tiles() * TILE_ROWS
     }
 
     /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
@@ -109,11 +122,37 @@ impl RbGemv {
         self.places()[6]
     }
 
-    /// Clusters of each segment; paired segments count as one.
-    pub(super) fn segment_clusters(&self) -> Vec<usize> {
+    /// Row tiles of every segment; paired segments count as one.
+    fn segment_tiles(&self) -> Vec<usize> {
         let segments = self.layout.stored.segments.len() / self.paired();
-        let tiles = (0..segments).map(|s| self.layout.segment_tiles(s));
-        tiles.map(|t| t.div_ceil(self.tile.tiles)).collect()
+        (0..segments).map(|s| self.layout.segment_tiles(s)).collect()
+    }
+
+    /// Clusters of every segment: each next one goes where most row tiles share a cluster.
+    pub(super) fn segment_clusters(&self) -> Vec<usize> {
+        let tiles = self.segment_tiles();
+        let mut clusters = vec![1; tiles.len()];
+        for _ in tiles.len()..self.tile.clusters.min(tiles.iter().sum()) {
+            let fullest = (0..tiles.len()).rev().max_by(|&a, &b| {
+                (tiles[a] * clusters[b]).cmp(&(tiles[b] * clusters[a]))
+            });
+            clusters[fullest.unwrap_or(0)] += 1;
+        }
+        clusters
+    }
+
+    /// Row tiles of a cluster at most, of each segment where two are paired.
+    pub fn tiles(&self) -> usize {
+        let (tiles, clusters) = (self.segment_tiles(), self.segment_clusters());
+        let each = tiles.iter().zip(&clusters).map(|(t, c)| t.div_ceil(*c));
+        each.max().unwrap_or(1)
+    }
+
+    /// Row tiles that every cluster has.
+    pub(super) fn least_tiles(&self) -> usize {
+        let (tiles, clusters) = (self.segment_tiles(), self.segment_clusters());
+        let each = tiles.iter().zip(&clusters).map(|(t, c)| t / c);
+        each.min().unwrap_or(0)
     }
 
     /// Blocks along x.
