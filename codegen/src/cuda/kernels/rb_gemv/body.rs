@@ -26,6 +26,12 @@ pub const BEGIN: &str = r#"
 
   allow_next();
   if (SPLITS > 1) cluster_arrive();
+  if (ALL_WARPS > WARPS && warp >= WARPS) {
+    // These only hold registers; they meet the others where those meet.
+    __syncthreads();
+    if (SPLITS > 1) { cluster_wait(); cluster_arrive(); cluster_wait(); }
+    return;
+  }
 
   // A round is one set of every warp and up to STEPS blocks of 256 inputs of it.
   auto set_of = [&](int round) { return set_warp + (SET_ROUNDS == 1 ? 0 : round % SET_ROUNDS * SET_WARPS); };

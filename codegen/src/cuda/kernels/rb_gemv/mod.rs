@@ -27,6 +27,22 @@ use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
 };
 
+/// What keeps two blocks of the kernel off one multiprocessor.
+///
+/// The next kernel's blocks are placed while this one's still run, and the card puts two of them
+/// side by side where there is room, which leaves other multiprocessors without one. So a block
+/// takes more than half of something, and less than half of what its neighbours in the chain of
+/// kernels take more of: then every multiprocessor has one block of two successive kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// Nothing.
+    No,
+    /// More than half of the shared memory.
+    Shared,
+    /// More than half of the registers: warps that do nothing hold some.
+    Registers,
+}
+
 /// How the work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvTile {
@@ -40,6 +56,8 @@ pub struct GemvTile {
     pub held: usize,
     /// Row tiles that a warp has under way through shared memory, at least 1.
     pub slots: usize,
+    /// What keeps a second block of the kernel away.
+    pub alone: Alone,
 }
 
 /// The product of a layer with one token.
@@ -71,7 +89,7 @@ impl CudaSpec for RbGemv {
             .norm
             .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}c{}w{}h{}d{}",
+            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}c{}w{}h{}d{}{}",
             self.layout.shape_name(),
             self.planes,
             if self.x_aligned { "" } else { "u" },
@@ -79,7 +97,12 @@ impl CudaSpec for RbGemv {
             t.clusters,
             t.warps,
             t.held,
-            t.slots
+            t.slots,
+            match t.alone {
+                Alone::No => "",
+                Alone::Shared => "s",
+                Alone::Registers => "r",
+            }
         )
     }
 
@@ -107,10 +130,11 @@ impl CudaSpec for RbGemv {
 impl RbGemv {
     fn constants(&self, arch: SmArch) -> Builder {
         let t = &self.tile;
-        let mut b = Builder::new(self.name(), arch, (t.warps * 32) as u32)
-            .min_blocks(if t.warps <= 16 { 2 } else { 1 })
+        let mut b = Builder::new(self.name(), arch, (self.all_warps() * 32) as u32)
+            .registers(shape::REGISTERS)
             .cluster(t.splits as u32)
             .shared(self.shared_bytes())
+            .int("ALL_WARPS", self.all_warps())
             .int("D_IN", self.layout.stored.d_in)
             .int("CHUNKS", self.layout.input_tiles())
             .int("PATHS", self.layout.stored.paths)

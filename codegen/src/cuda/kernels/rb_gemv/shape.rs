@@ -1,11 +1,19 @@
 //! What follows from a configuration of the one-token product: who does what, and where it lies.
 
-use super::RbGemv;
+use super::{Alone, RbGemv};
 use crate::cuda::kernels::rb_product::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
 const MOST_STEPS: usize = 3;
+
+/// Registers of a thread at most: two blocks of 16 warps must fit beside each other, one of them
+/// with [`IDLE_WARPS`] more.
+pub const REGISTERS: u32 = 56;
+/// Warps that do nothing but hold registers in a block of 16 that is to have more than half of them.
+const IDLE_WARPS: usize = 3;
+/// A little more than half of a multiprocessor's shared memory, what the system takes included.
+const HALF_SHARED: usize = 115 << 10;
 
 /// Names of [`RbGemv::places`], less the end.
 pub const PLACES: [&str; 6] = [
@@ -119,7 +127,18 @@ impl RbGemv {
 
     /// Bytes of shared memory of a block.
     pub fn shared_bytes(&self) -> usize {
-        self.places()[6]
+        match self.tile.alone {
+            Alone::Shared => self.places()[6].max(HALF_SHARED),
+            _ => self.places()[6],
+        }
+    }
+
+    /// Warps of a block, with those that do nothing.
+    pub(super) fn all_warps(&self) -> usize {
+        match self.tile.alone {
+            Alone::Registers => self.tile.warps + IDLE_WARPS,
+            _ => self.tile.warps,
+        }
     }
 
     /// Row tiles of every segment; paired segments count as one.
