@@ -54,7 +54,10 @@ impl CudaSession {
         for kernel in names {
             parts.push(self.part(target, name(kernel), &|k| k == kernel)?);
         }
-        let product = |k: usize| target.kernels[k].name.starts_with("rb_product");
+        let product = |k: usize| {
+            let name = &target.kernels[k].name;
+            name.starts_with("rb_gemv") || name.starts_with("rb_product")
+        };
         parts.push(self.part(target, "all residual-binary products".into(), &product)?);
         parts.push(self.part(target, "everything else".into(), &|k| !product(k))?);
         parts.push(self.part(target, "the whole step".into(), &|_| true)?);

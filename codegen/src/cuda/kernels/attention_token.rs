@@ -2,8 +2,8 @@
 //!
 //! A cluster of blocks owns up to four query heads of a key/value head; its blocks split the cached
 //! positions and combine their maxima, sums and weighted values in shared memory. The cache is
-//! copied to shared memory before the kernel ahead has ended, every lane for itself, so that no
-//! barrier stands between a copy and its use. The last block has the new token too: it computes its
+//! copied to shared memory before the kernel ahead has ended, a stage of positions at a time. The
+//! last block has the new token too: it computes its
 //! key and value, appends them to the cache, and attends to them from shared memory, so that no
 //! block waits for another's writes. Lanes hold eight channels each; as many positions as fit share
 //! a warp.
@@ -11,14 +11,15 @@
 use rabitc_rbx::SmArch;
 
 use super::heads::Chains;
-use super::planes::{ASYNC_COPY, UNPACK_F16};
+use super::copies::{ASYNC_COPY, BULK_COPY};
+use super::planes::UNPACK_F16;
 use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
 };
 
 /// Query heads that a block has at most: bounded by registers.
 const MOST_ROWS: usize = 4;
-/// Copies of a warp that are attended to together.
+/// Groups of lanes' positions that a warp attends to together.
 const BATCH: usize = 4;
 
 /// Attention of one layer for one token.
@@ -34,8 +35,8 @@ pub struct AttentionToken {
     pub splits: usize,
     /// Warps of a block.
     pub warps: usize,
-    /// Copies of keys and values that a warp has under way; a multiple of 4.
-    pub slots: usize,
+    /// Stages of positions that are under way or in use.
+    pub stages: usize,
     /// Factor on scores.
     pub scale: f32,
     /// Positions that a token sees, itself included; 0 for all.
@@ -80,19 +81,24 @@ impl AttentionToken {
         self.rows().div_ceil(self.splits)
     }
 
-    /// Bytes of copied keys and values.
-    fn ring_bytes(&self) -> usize {
-        self.warps * self.slots * 1024
+    /// Positions of a stage.
+    fn stage(&self) -> usize {
+        self.warps * (32 / self.lanes()) * BATCH
     }
 
-    /// Bytes of shared memory: copies, queries, the new key and value, partial results of the
+    /// Bytes of copied keys and values.
+    fn ring_bytes(&self) -> usize {
+        self.stages * self.stage() * self.padded() * 4
+    }
+
+    /// Bytes of shared memory: copies, barriers, queries, the new key and value, partial results of the
     /// warps, results of the splits.
     pub fn shared_bytes(&self) -> usize {
         let row = self.padded() + 2;
         let floats = (self.rows() + 2) * self.padded()
             + self.warps * self.rows() * row
             + self.splits * self.owned() * row;
-        self.ring_bytes() + floats * 4
+        self.ring_bytes() + self.stages * 8 + floats * 4
     }
 }
 
@@ -108,15 +114,15 @@ impl CudaSpec for AttentionToken {
             self.softcap.to_bits(),
             self.splits,
             self.warps,
-            self.slots,
+            self.stages,
             self.chains.name()
         )
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let clusters = arch.has_clusters() && self.splits > 1;
+        let bulk = arch.has_clusters();
         let b = Builder::new(self.name(), arch, (self.warps * 32) as u32)
-            .min_blocks(2)
+            .registers(if self.rows() == 1 { 80 } else { 168 })
             .cluster(self.splits as u32)
             .shared(self.shared_bytes())
             .int("HEADS", self.n_heads)
@@ -129,7 +135,8 @@ impl CudaSpec for AttentionToken {
             .int("LANES", self.lanes())
             .int("SPLITS", self.splits)
             .int("WARPS", self.warps)
-            .int("SLOTS", self.slots)
+            .int("STAGE", self.stage())
+            .int("STAGES", self.stages)
             .int("BATCH", BATCH)
             .int("RING_BYTES", self.ring_bytes())
             .int("WINDOW", self.window)
@@ -137,30 +144,32 @@ impl CudaSpec for AttentionToken {
             .float("CAP", self.softcap)
             .helper(REDUCTIONS)
             .helper(ACTIVATIONS)
-            .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(if bulk && self.splits > 1 { CLUSTER } else { NO_CLUSTER })
             .helper(ASYNC_COPY)
+            .helper(if bulk { BULK_COPY } else { "" })
             .helper(UNPACK_F16);
+        let copies = if bulk { BULK_CACHE } else { LANE_CACHE };
         self.chains
             .declare(b)
             .param("u16", "keys")
             .param("u16", "values")
             .param("float", "out")
             .param("const State", "state")
-            .body(&[BEGIN, HEADS, ATTEND, COMBINE].concat())
+            .body(&[BEGIN, copies, HEADS, ATTEND, COMBINE].concat())
     }
 }
 
 /// Where this block works, and the copies, of what earlier steps cached.
 const BEGIN: &str = r#"
-  extern __shared__ __align__(16) u8 shared[];
-  constexpr int ROW = PADDED + 2, GROUPS = 32 / LANES;
-  float* const queries = (float*)(shared + RING_BYTES);
+  extern __shared__ __align__(128) u8 shared[];
+  constexpr int ROW = PADDED + 2, GROUPS = 32 / LANES, STAGE_BYTES = STAGE * PADDED * 2;
+  u64* const full = (u64*)(shared + RING_BYTES);
+  float* const queries = (float*)(full + STAGES);
   float* const new_key = queries + ROWS * PADDED;
   float* const new_value = new_key + PADDED;
   float* const partial = new_value + PADDED;
   float* const inbox = partial + WARPS * ROWS * ROW;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  uint4* const ring = (uint4*)shared + warp * SLOTS * 64 + lane;
   const int split = blockIdx.x % SPLITS, kv_head = blockIdx.x / SPLITS / ROW_GROUPS;
   const int first_row = blockIdx.x / SPLITS % ROW_GROUPS * ROWS, rows = min(ROWS, GROUP - first_row);
   const int first_head = kv_head * GROUP + first_row;
@@ -178,20 +187,51 @@ const BEGIN: &str = r#"
   const int channel = lane % LANES * 8;
   const bool holds = channel < PADDED;
   const uint4 zero = make_uint4(0, 0, 0, 0);
-  const u32 ring_address = (u32)__cvta_generic_to_shared(ring);
+  const int cached = min(end, start);
+  // The place of a position in its stage, of those that a lane has.
+  auto place_of = [&](int i) { return (i * WARPS + warp) * GROUPS + lane / LANES; };
+"#;
 
-  auto position_of = [&](int n) { return begin + (n * WARPS + warp) * GROUPS + lane / LANES; };
-  auto request = [&](int n) {
-    const int position = position_of(n);
-    if (holds && position < min(end, start)) {
-      const size_t from = (size_t)position * PADDED + channel;
-      copy_async(ring_address + n % SLOTS * 1024, k_rows + from);
-      copy_async(ring_address + n % SLOTS * 1024 + 512, v_rows + from);
+/// The cache by bulk copies that one thread asks for.
+const BULK_CACHE: &str = r#"
+  auto fetch = [&](int n) {
+    const int first = begin + n * STAGE, count = min(STAGE, cached - first);
+    if (count <= 0) return;
+    u8* const to = shared + n % STAGES * STAGE_BYTES * 2;
+    barrier_expect(full + n % STAGES, count * PADDED * 4);
+    copy_bulk(to, k_rows + (size_t)first * PADDED, count * PADDED * 2, full + n % STAGES);
+    copy_bulk(to + STAGE_BYTES, v_rows + (size_t)first * PADDED, count * PADDED * 2, full + n % STAGES);
+  };
+  if (threadIdx.x == 0) {
+    for (int n = 0; n < STAGES; n++) barrier_init(full + n, 1);
+    barrier_inits_done();
+    for (int n = 0; n < STAGES; n++) fetch(n);
+  }
+  auto await = [&](int n) { if (begin + n * STAGE < cached) barrier_wait(full + n % STAGES, n / STAGES & 1); };
+  auto refill = [&](int n) {
+    if (begin + (n + STAGES) * STAGE >= cached) return;
+    __syncthreads();
+    if (threadIdx.x == 0) fetch(n + STAGES);
+  };
+  wait_for_previous();
+"#;
+
+/// The cache by copies that every lane asks for itself: it reads nothing but what it copied.
+const LANE_CACHE: &str = r#"
+  auto fetch = [&](int n) {
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int position = begin + n * STAGE + place_of(i);
+      const u32 to = address_of(shared) + n % STAGES * STAGE_BYTES * 2 + (place_of(i) * PADDED + channel) * 2;
+      if (!holds || position >= cached) continue;
+      copy_async(to, k_rows + (size_t)position * PADDED + channel);
+      copy_async(to + STAGE_BYTES, v_rows + (size_t)position * PADDED + channel);
     }
     copies_end_group();
   };
-#pragma unroll
-  for (int n = 0; n < SLOTS; n++) request(n);
+  for (int n = 0; n < STAGES; n++) fetch(n);
+  auto await = [&](int) { copies_wait<STAGES - 1>(); };
+  auto refill = [&](int n) { fetch(n + STAGES); };
   wait_for_previous();
 "#;
 
@@ -207,13 +247,13 @@ const HEADS: &str = r#"
     else load_k_head(k, k_bias, k_norm, k_rope, kv_head, start, 1.0f, to);
     __syncwarp();
     // What later steps will read is what this one reads.
-    u16* const cached = (is_value ? v_rows : k_rows) + (size_t)start * PADDED;
+    u16* const to_cache = (is_value ? v_rows : k_rows) + (size_t)start * PADDED;
     u16 rounded[(PADDED + 31) / 32];
 #pragma unroll
     for (int p = 0; p < (PADDED + 31) / 32; p++) {
       const int c = p * 32 + lane;
       rounded[p] = c < HEAD_DIM ? f32_to_f16(to[c]) : 0;
-      if (c < PADDED && first_row == 0) cached[c] = rounded[p];
+      if (c < PADDED && first_row == 0) to_cache[c] = rounded[p];
     }
     __syncwarp();
 #pragma unroll
@@ -236,23 +276,22 @@ const ATTEND: &str = r#"
       query[r][c] = holds && r < rows ? queries[r * PADDED + channel + c] : 0.0f;
     }
   }
-  const int copies = (end - begin + WARPS * GROUPS - 1) / (WARPS * GROUPS);
+  const int stages = (end - begin + STAGE - 1) / STAGE;
 #pragma unroll 1
-  for (int n = 0; n < copies; n += BATCH) {
-    copies_wait<SLOTS - BATCH>();
+  for (int n = 0; n < stages; n++) {
+    await(n);
     uint4 key[BATCH], value[BATCH];
     bool seen[BATCH];
 #pragma unroll
     for (int i = 0; i < BATCH; i++) {
-      const int position = position_of(n + i);
+      const int position = begin + n * STAGE + place_of(i);
+      const u32 from = address_of(shared) + n % STAGES * STAGE_BYTES * 2 + (place_of(i) * PADDED + channel) * 2;
       seen[i] = position < end;
-      const bool fresh = position == start;
-      const uint4* const from = ring + (n + i) % SLOTS * 64;
-      key[i] = seen[i] && holds ? fresh ? *(const uint4*)((const u16*)new_key + channel) : from[0] : zero;
-      value[i] = seen[i] && holds ? fresh ? *(const uint4*)((const u16*)new_value + channel) : from[32] : zero;
+      key[i] = value[i] = zero;
+      if (!holds || position >= end) continue;
+      key[i] = load_shared(position == start ? address_of(new_key) + channel * 2 : from);
+      value[i] = load_shared(position == start ? address_of(new_value) + channel * 2 : from + STAGE_BYTES);
     }
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) request(n + i + SLOTS);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
       float score[BATCH], highest = most[r];
@@ -289,6 +328,7 @@ const ATTEND: &str = r#"
         for (int c = 0; c < 8; c++) mix[r][c] = fmaf(e, channels[c], mix[r][c]);
       }
     }
+    refill(n);
   }
 "#;
 

@@ -4,6 +4,7 @@
 //! kernels that are bound by memory, and `prefill` for blocks of tokens, on matrix units.
 
 mod fuse;
+mod gemv_tile;
 mod heads;
 mod lower;
 mod residual_binary;
@@ -19,6 +20,7 @@ use crate::cuda::kernels::argmax::Argmax;
 use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
+pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 pub use tile::choose as choose_tile;
 
 /// How a program is planned.

@@ -20,7 +20,8 @@ mod shape;
 
 use rabitc_rbx::SmArch;
 
-use super::planes::{ASYNC_COPY, BINARY_MMA, PLANES, UNPACK_F16};
+use super::copies::{ASYNC_COPY, BULK_COPY};
+use super::planes::{BINARY_MMA, PLANES, UNPACK_F16};
 use super::rb_product::Finish;
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::{
@@ -52,9 +53,7 @@ pub struct GemvTile {
     pub clusters: usize,
     /// Warps of a block: a multiple of the sets of a block, or fewer.
     pub warps: usize,
-    /// Row tiles whose signs a warp keeps in registers, fewer than a cluster has.
-    pub held: usize,
-    /// Row tiles that a warp has under way through shared memory, at least 1.
+    /// Row tiles whose signs are under way or in use, at least 1.
     pub slots: usize,
     /// What keeps a second block of the kernel away.
     pub alone: Alone,
@@ -89,14 +88,13 @@ impl CudaSpec for RbGemv {
             .norm
             .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}c{}w{}h{}d{}{}",
+            "rb_gemv_{}_b{}{}{norm}_{finish}_s{}c{}w{}d{}{}",
             self.layout.shape_name(),
             self.planes,
             if self.x_aligned { "" } else { "u" },
             t.splits,
             t.clusters,
             t.warps,
-            t.held,
             t.slots,
             match t.alone {
                 Alone::No => "",
@@ -109,11 +107,16 @@ impl CudaSpec for RbGemv {
     fn source(&self, arch: SmArch) -> Source {
         let residual = matches!(self.finish, Finish::Residual(_));
         let clusters = arch.has_clusters() && self.tile.splits > 1;
-        self.constants(arch)
+        let bulk = self.bulk(arch);
+        let b = self.constants(arch);
+        let b = match bulk {
+            true => b.helper(ASYNC_COPY).helper(BULK_COPY),
+            false => b.helper(ASYNC_COPY),
+        };
+        b
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
-            .helper(ASYNC_COPY)
             .helper(UNPACK_F16)
             .helper(BINARY_MMA)
             .helper(PLANES)
@@ -123,18 +126,17 @@ impl CudaSpec for RbGemv {
             .param("const u16", "h")
             .param_if(residual, "const float", "residual")
             .param("float", if self.gated() { "gated" } else { "out" })
-            .body(&self.body())
+            .body(&self.body(bulk))
     }
 }
 
 impl RbGemv {
     fn constants(&self, arch: SmArch) -> Builder {
         let t = &self.tile;
-        let mut b = Builder::new(self.name(), arch, (self.all_warps() * 32) as u32)
-            .registers(shape::REGISTERS)
+        let mut b = Builder::new(self.name(), arch, (self.all_warps(arch) * 32) as u32)
+            .registers(self.registers())
             .cluster(t.splits as u32)
-            .shared(self.shared_bytes())
-            .int("ALL_WARPS", self.all_warps())
+            .shared(self.shared_bytes(arch))
             .int("D_IN", self.layout.stored.d_in)
             .int("CHUNKS", self.layout.input_tiles())
             .int("PATHS", self.layout.stored.paths)
@@ -150,11 +152,11 @@ impl RbGemv {
             .int("CHUNK_WARPS", self.chunk_warps())
             .int("STEPS", self.steps())
             .int("ROUNDS", self.rounds())
-            .int("HELD", t.held)
-            .int("RING_TILES", self.tiles() - t.held)
+            .flag("BULK", self.bulk(arch))
+            .int("MOST_CHUNKS", self.most_chunks())
+            .int("STAGE_BYTES", self.stage_bytes(arch))
             .int("SLOTS", t.slots)
             .int("BATCH", self.batch())
-            .int("LEAST", self.least_tiles())
             .flag("EVEN", self.even())
             .int("SHARE", self.share())
             .int("ITEMS", self.rows() * self.paired() * self.share())
@@ -164,13 +166,13 @@ impl RbGemv {
             .float("EPS", self.norm.unwrap_or(0.0))
             .flag("RESIDUAL", matches!(self.finish, Finish::Residual(_)))
             .flag("GATE", self.gated());
-        for (name, at) in shape::PLACES.into_iter().zip(self.places()) {
+        for (name, at) in shape::PLACES.into_iter().zip(self.places(arch)) {
             b = b.int(name, at);
         }
         b
     }
 
-    fn body(&self) -> String {
+    fn body(&self, bulk: bool) -> String {
         let (layout, paired) = (&self.layout, self.gated());
         let stored = &layout.stored;
         let clusters = self.segment_clusters();
@@ -191,7 +193,8 @@ impl RbGemv {
             ("$OUT", if paired { "gated" } else { "out" }.to_string()),
             ("$ACT", act.to_string()),
         ];
-        let mut text = [body::BEGIN, body::COUNT, body::FINISH].concat();
+        let signs = if bulk { body::BULK_SIGNS } else { body::LANE_SIGNS };
+        let mut text = [body::BEGIN, body::WORK, signs, body::COUNT, body::FINISH].concat();
         for (word, value) in choices {
             text = text.replace(word, &value);
         }

@@ -1,28 +1,28 @@
 //! What follows from a configuration of the one-token product: who does what, and where it lies.
 
+use rabitc_rbx::SmArch;
+
 use super::{Alone, RbGemv};
 use crate::cuda::kernels::rb_product::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
 const MOST_STEPS: usize = 3;
-
-/// Registers of a thread at most: two blocks of 16 warps must fit beside each other, one of them
-/// with [`IDLE_WARPS`] more.
-pub const REGISTERS: u32 = 56;
-/// Warps that do nothing but hold registers in a block of 16 that is to have more than half of them.
-const IDLE_WARPS: usize = 3;
+/// Warps that do nothing but hold registers in a block of 16 that is to have more than half of a
+/// multiprocessor's: with the one that asks for copies, 22 warps of 48 or 56 registers a thread.
+const IDLE_WARPS: usize = 5;
 /// A little more than half of a multiprocessor's shared memory, what the system takes included.
 const HALF_SHARED: usize = 115 << 10;
 
 /// Names of [`RbGemv::places`], less the end.
-pub const PLACES: [&str; 6] = [
+pub const PLACES: [&str; 7] = [
     "STAGING_AT",
     "PARTIAL_AT",
     "G_AT",
     "SQUARES_AT",
     "INBOX_AT",
     "INBOX_SQUARES_AT",
+    "BARRIERS_AT",
 ];
 
 impl RbGemv {
@@ -54,16 +54,33 @@ impl RbGemv {
         self.tile.warps / self.set_warps()
     }
 
-    /// Blocks of 256 inputs that a warp has of a set.
-    fn chunks_of_warp(&self) -> usize {
-        let of_block = self.layout.input_tiles().div_ceil(self.tile.splits);
-        of_block.div_ceil(self.chunk_warps())
+    /// Blocks of 256 inputs of a block at most.
+    pub(super) fn most_chunks(&self) -> usize {
+        self.layout.input_tiles().div_ceil(self.tile.splits)
     }
 
-    /// Blocks of inputs of a warp in a round.
+    /// Blocks of 256 inputs that a warp has of a set at most.
+    fn chunks_of_warp(&self) -> usize {
+        self.most_chunks().div_ceil(self.chunk_warps())
+    }
+
+    /// Blocks of inputs of a warp in a round; fewer where several rounds need registers too.
     pub fn steps(&self) -> usize {
-        let rounds = self.chunks_of_warp().div_ceil(MOST_STEPS);
+        let most = match self.chunks_of_warp() > MOST_STEPS || self.set_rounds() > 1 {
+            true => MOST_STEPS - 1,
+            false => MOST_STEPS,
+        };
+        let rounds = self.chunks_of_warp().div_ceil(most);
         self.chunks_of_warp().div_ceil(rounds)
+    }
+
+    /// Registers of a thread at most: two blocks of 16 working warps fit beside each other, one of
+    /// them with [`IDLE_WARPS`] more.
+    pub(super) fn registers(&self) -> u32 {
+        match self.tile.alone {
+            Alone::Shared => 48,
+            _ => 56,
+        }
     }
 
     /// Times that a warp goes over the row tiles.
@@ -80,71 +97,17 @@ impl RbGemv {
     /// Row tiles that a warp counts together, so that it has something to do while it waits for
     /// the results of one.
     pub(super) fn batch(&self) -> usize {
-        let registers = (4 / self.steps()).max(1);
-        registers.min(self.tile.slots).min(self.tiles() - self.tile.held)
-    }
-
-    /// Rows of a cluster, of each segment where two are paired.
-    pub(super) fn rows(&self) -> usize {
-        self.tiles() * TILE_ROWS
-    }
-
-    /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
-    pub(super) fn share(&self) -> usize {
-        let (values, sums) = (
-            self.rows() * self.paired(),
-            self.layout.stored.paths * self.chunk_warps(),
-        );
-        let mut share = 2 / self.paired();
-        while share < 32 && share * 2 <= sums && values * share * 2 <= self.tile.warps * 32 {
-            share *= 2;
+        if self.rounds() > 1 || self.tile.slots < 2 || self.tiles() < 2 {
+            return 1;
         }
-        share
-    }
-
-    /// Bytes of signs that a warp has of a row tile in a round.
-    pub fn slot_bytes(&self) -> usize {
-        self.steps() * TILE_BYTES
-    }
-
-    /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
-    pub(super) fn places(&self) -> [usize; 7] {
-        let t = &self.tile;
-        let sizes = [
-            t.warps * TILE_BYTES,
-            self.sets() * self.chunk_warps() * self.rows() * 4,
-            self.rows() * self.sets() * 4,
-            t.warps * 4,
-            if t.splits > 1 { self.rows() * self.paired() * 4 } else { 0 },
-            if t.splits > 1 { t.splits * 4 } else { 0 },
-        ];
-        let mut places = [t.warps * t.slots * self.slot_bytes(); 7];
-        for (i, size) in sizes.into_iter().enumerate() {
-            places[i + 1] = (places[i] + size).next_multiple_of(16);
-        }
-        places
-    }
-
-    /// Bytes of shared memory of a block.
-    pub fn shared_bytes(&self) -> usize {
-        match self.tile.alone {
-            Alone::Shared => self.places()[6].max(HALF_SHARED),
-            _ => self.places()[6],
-        }
-    }
-
-    /// Warps of a block, with those that do nothing.
-    pub(super) fn all_warps(&self) -> usize {
-        match self.tile.alone {
-            Alone::Registers => self.tile.warps + IDLE_WARPS,
-            _ => self.tile.warps,
-        }
+        (4 / self.steps()).clamp(1, 2)
     }
 
     /// Row tiles of every segment; paired segments count as one.
     fn segment_tiles(&self) -> Vec<usize> {
         let segments = self.layout.stored.segments.len() / self.paired();
-        (0..segments).map(|s| self.layout.segment_tiles(s)).collect()
+        let tiles = (0..segments).map(|s| self.layout.segment_tiles(s));
+        tiles.collect()
     }
 
     /// Clusters of every segment: each next one goes where most row tiles share a cluster.
@@ -152,9 +115,9 @@ impl RbGemv {
         let tiles = self.segment_tiles();
         let mut clusters = vec![1; tiles.len()];
         for _ in tiles.len()..self.tile.clusters.min(tiles.iter().sum()) {
-            let fullest = (0..tiles.len()).rev().max_by(|&a, &b| {
-                (tiles[a] * clusters[b]).cmp(&(tiles[b] * clusters[a]))
-            });
+            let fullest = (0..tiles.len())
+                .rev()
+                .max_by(|&a, &b| (tiles[a] * clusters[b]).cmp(&(tiles[b] * clusters[a])));
             clusters[fullest.unwrap_or(0)] += 1;
         }
         clusters
@@ -167,16 +130,83 @@ impl RbGemv {
         each.max().unwrap_or(1)
     }
 
-    /// Row tiles that every cluster has.
-    pub(super) fn least_tiles(&self) -> usize {
-        let (tiles, clusters) = (self.segment_tiles(), self.segment_clusters());
-        let each = tiles.iter().zip(&clusters).map(|(t, c)| t / c);
-        each.min().unwrap_or(0)
+    /// Rows of a cluster, of each segment where two are paired.
+    pub(super) fn rows(&self) -> usize {
+        self.tiles() * TILE_ROWS
+    }
+
+    /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
+    pub(super) fn share(&self) -> usize {
+        let values = self.rows() * self.paired();
+        let sums = self.layout.stored.paths * self.chunk_warps();
+        let mut share = 2 / self.paired();
+        while share < 32 && share * 2 <= sums && values * share * 2 <= self.tile.warps * 32 {
+            share *= 2;
+        }
+        share
+    }
+
+    /// Bytes of signs of a row tile, of each segment where two are paired: a block's share of its
+    /// inputs, or what its warps want of them in a round.
+    pub fn stage_bytes(&self, arch: SmArch) -> usize {
+        let tiles = match self.bulk(arch) {
+            true => self.most_chunks() * self.sets(),
+            false => self.tile.warps * self.steps(),
+        };
+        tiles * TILE_BYTES
+    }
+
+    /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
+    pub(super) fn places(&self, arch: SmArch) -> [usize; 8] {
+        let t = &self.tile;
+        let inbox = if t.splits > 1 { 4 } else { 0 };
+        let sizes = [
+            t.warps * TILE_BYTES,
+            self.sets() * self.chunk_warps() * self.rows() * 4,
+            self.rows() * self.sets() * 4,
+            t.warps * 4,
+            self.rows() * self.paired() * inbox,
+            t.splits * inbox,
+            t.slots * 16,
+        ];
+        let mut places = [t.slots * self.stage_bytes(arch); 8];
+        for (i, size) in sizes.into_iter().enumerate() {
+            places[i + 1] = (places[i] + size).next_multiple_of(16);
+        }
+        places
+    }
+
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self, arch: SmArch) -> usize {
+        let needed = self.places(arch)[7];
+        match self.tile.alone {
+            Alone::Shared => needed.max(HALF_SHARED),
+            _ => needed,
+        }
+    }
+
+    /// Whether signs come by bulk copies, which bring all blocks of inputs of a row tile together.
+    pub(super) fn bulk(&self, arch: SmArch) -> bool {
+        arch.has_clusters() && self.rounds() == 1
+    }
+
+    /// Warps of a block, with the one that asks for copies and those that do nothing.
+    pub(super) fn all_warps(&self, arch: SmArch) -> usize {
+        let idle = match self.tile.alone {
+            Alone::Registers if self.bulk(arch) => IDLE_WARPS,
+            _ => 0,
+        };
+        self.tile.warps + idle + usize::from(self.bulk(arch))
+    }
+
+    /// Clusters in all.
+    pub fn clusters(&self) -> usize {
+        self.segment_clusters().iter().sum()
     }
 
     /// Blocks along x.
     pub fn grid(&self) -> usize {
-        self.segment_clusters().iter().sum::<usize>() * self.tile.splits
+        self.clusters() * self.tile.splits
     }
 
     /// Columns of the result.

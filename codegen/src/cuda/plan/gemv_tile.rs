@@ -1,0 +1,100 @@
+//! How a residual-binary product of one token is cut, chosen without a GPU.
+//!
+//! A warp quantises what it counts, at most three blocks of 256 inputs of a path, so the inputs are
+//! split over as few blocks of a cluster as that takes: what is exchanged in a cluster costs more
+//! than quantising twice. Every multiprocessor gets one block, and the row tiles are shared out
+//! evenly. Products that read the residual stream and products that add to it take turns, so one
+//! kind is kept alone on a multiprocessor by shared memory and the other by registers; signs under
+//! way are bounded so that one block of each fits.
+
+use rabitc_rbx::SmArch;
+
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
+use crate::cuda::kernels::rb_product::Finish;
+
+/// Blocks of a cluster at most; larger clusters are not portable.
+const MOST_SPLITS: usize = 8;
+/// Warps of a block that work.
+const WARPS: usize = 16;
+/// Bytes of signs under way in a block that is kept alone by shared memory.
+const MOST_SIGNS: usize = 112 << 10;
+/// The same in a block that is kept alone by registers.
+const MOST_SIGNS_BESIDE: usize = 72 << 10;
+/// The same where blocks of successive kernels do not overlap.
+const MOST_SIGNS_APART: usize = 48 << 10;
+
+/// The tile of `product` on `arch` that is expected to be fastest; `None` if nothing fits.
+pub fn choose(product: &RbGemv, arch: SmArch) -> Option<GemvTile> {
+    candidates(product, arch).into_iter().next()
+}
+
+/// The tiles of `product` that fit `arch`, the most promising first.
+pub fn candidates(product: &RbGemv, arch: SmArch) -> Vec<GemvTile> {
+    let most = if arch.has_clusters() { MOST_SPLITS } else { 1 };
+    let splits: Vec<_> = [1, 2, 4, 8].into_iter().filter(|s| *s <= most).collect();
+    let mut tiles: Vec<_> = splits
+        .iter()
+        .filter_map(|s| fit(product, arch, *s))
+        .collect();
+    let rounds = |tile: &GemvTile| with(product, *tile).rounds();
+    tiles.sort_by_key(|tile| (rounds(tile), tile.splits));
+    tiles
+}
+
+fn with(product: &RbGemv, tile: GemvTile) -> RbGemv {
+    RbGemv {
+        tile,
+        ..product.clone()
+    }
+}
+
+/// Blocks that run at once, one a multiprocessor. Of large clusters, fewer can be placed.
+fn blocks(arch: SmArch, splits: usize) -> usize {
+    match (arch.has_clusters(), splits) {
+        (true, 1 | 2) => 132,
+        (true, _) => 128,
+        (false, _) => 108,
+    }
+}
+
+/// The tile with so many splits, with as many signs under way as there is room for.
+fn fit(product: &RbGemv, arch: SmArch, splits: usize) -> Option<GemvTile> {
+    let sets = product.sets();
+    let chunks = product.layout.input_tiles();
+    if splits > chunks {
+        return None;
+    }
+    let chunk_warps = (WARPS / sets).clamp(1, chunks.div_ceil(splits));
+    let alone = match product.finish {
+        _ if !arch.has_clusters() => Alone::No,
+        Finish::Residual(_) => Alone::Registers,
+        _ => Alone::Shared,
+    };
+    let bytes = match alone {
+        Alone::No => MOST_SIGNS_APART,
+        Alone::Shared => MOST_SIGNS,
+        Alone::Registers => MOST_SIGNS_BESIDE,
+    };
+    let mut clusters = blocks(arch, splits) / splits;
+    loop {
+        let mut tile = GemvTile {
+            splits,
+            clusters,
+            warps: (sets * chunk_warps).min(WARPS),
+            slots: 1,
+            alone,
+        };
+        let one = with(product, tile);
+        tile.slots = (bytes / one.stage_bytes(arch)).clamp(1, one.tiles());
+        while tile.slots > 1 && with(product, tile).shared_bytes(arch) > arch.shared_bytes() {
+            tile.slots -= 1;
+        }
+        if with(product, tile).shared_bytes(arch) <= arch.shared_bytes() {
+            return Some(tile);
+        }
+        if one.tiles() == 1 {
+            return None;
+        }
+        clusters *= 2;
+    }
+}

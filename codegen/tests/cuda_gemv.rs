@@ -1,0 +1,205 @@
+//! The GPU kernels of one token: snapshots of what is emitted, NVRTC's opinion of it, and how the
+//! products are cut.
+
+use rabitc_codegen::cuda::kernels::attention_token::AttentionToken;
+use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
+use rabitc_codegen::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
+use rabitc_codegen::cuda::kernels::rb_product::Finish;
+use rabitc_codegen::cuda::layout::GpuLayout;
+use rabitc_codegen::cuda::plan::{choose_gemv_tile, gemv_candidates};
+use rabitc_codegen::cuda::{Compiler, CudaSpec};
+use rabitc_codegen::kernels::Float;
+use rabitc_ir::layout::SignLayout;
+use rabitc_ir::ops::gate::Activation;
+use rabitc_rbx::SmArch;
+
+const SM_90: &str = "sm_90";
+const ARCHS: [&str; 3] = ["sm_80", "sm_89", SM_90];
+
+fn arch(name: &str) -> SmArch {
+    name.parse().unwrap()
+}
+
+/// A product without a tile.
+fn product(segments: &[usize], d_in: usize, paths: usize, finish: Finish, norm: bool) -> RbGemv {
+    let stored = SignLayout {
+        d_in,
+        paths,
+        segments: segments.to_vec(),
+        row_tiles: 4,
+    };
+    RbGemv {
+        layout: GpuLayout {
+            stored,
+            paired: matches!(finish, Finish::Gate(_)),
+        },
+        planes: 16,
+        norm: norm.then_some(1e-5),
+        x_aligned: d_in.is_multiple_of(8),
+        finish,
+        tile: GemvTile {
+            splits: 1,
+            clusters: 1,
+            warps: 1,
+            slots: 1,
+            alone: Alone::No,
+        },
+    }
+}
+
+/// Every shape that tests go through: the layers of Llama-2-7B, then odd ones.
+fn products() -> Vec<(&'static str, RbGemv)> {
+    let gate = Finish::Gate(Activation::Silu);
+    let add = Finish::Residual(4096);
+    let eight_planes = RbGemv {
+        planes: 8,
+        ..product(&[4096], 4096, 2, Finish::Store, false)
+    };
+    vec![
+        ("qkv", product(&[4096; 3], 4096, 2, Finish::Store, true)),
+        ("o", product(&[4096], 4096, 2, add, false)),
+        ("gate_up", product(&[11008; 2], 4096, 2, gate, true)),
+        ("down", product(&[4096], 11008, 2, add, false)),
+        ("grouped", product(&[4096, 1024, 1024], 4096, 2, Finish::Store, true)),
+        ("eight_planes", eight_planes),
+        ("odd", product(&[37, 5], 301, 3, Finish::Store, true)),
+        ("odd_gate", product(&[37, 37], 301, 1, Finish::Gate(Activation::GeluTanh), true)),
+        ("many_paths", product(&[100], 2000, 19, Finish::Store, false)),
+        ("long", product(&[1000], 60000, 5, Finish::Residual(1000), false)),
+    ]
+}
+
+/// The products as they are planned for an architecture.
+fn planned(arch: SmArch) -> Vec<(String, Box<dyn CudaSpec>)> {
+    let tiled = products().into_iter().map(|(name, mut product)| {
+        product.tile = choose_gemv_tile(&product, arch).unwrap();
+        let spec: Box<dyn CudaSpec> = Box::new(product);
+        (format!("gemv_{name}"), spec)
+    });
+    tiled.collect()
+}
+
+fn attention(heads: [usize; 3], window: usize, softcap: f32, norm: bool) -> AttentionToken {
+    let [n_heads, n_kv_heads, head_dim] = heads;
+    let rotated = Chain {
+        stride: (n_heads + 2 * n_kv_heads) * head_dim,
+        bias: norm.then_some(Float::F32),
+        norm: norm.then_some((Float::BF16, 1e-6, true)),
+        rope: true,
+    };
+    let v = Chain {
+        norm: None,
+        rope: false,
+        ..rotated
+    };
+    AttentionToken {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        splits: 4,
+        warps: 8,
+        stages: 2,
+        scale: 0.125,
+        window,
+        softcap,
+        chains: Chains {
+            q: rotated,
+            k: rotated,
+            v,
+        },
+    }
+}
+
+fn attentions() -> Vec<(String, Box<dyn CudaSpec>)> {
+    let one_block = AttentionToken {
+        splits: 1,
+        ..attention([3, 3, 6], 7, 2.5, true)
+    };
+    vec![
+        ("attention_token".into(), Box::new(attention([32, 32, 128], 0, 0.0, false))),
+        ("attention_token_grouped".into(), Box::new(attention([32, 8, 128], 0, 30.0, false))),
+        ("attention_token_wide".into(), Box::new(attention([4, 1, 256], 512, 0.0, true))),
+        ("attention_token_odd".into(), Box::new(one_block)),
+    ]
+}
+
+#[test]
+fn what_is_emitted_does_not_change_by_itself() {
+    let arch = arch(SM_90);
+    for (name, spec) in planned(arch).into_iter().chain(attentions()) {
+        let source = spec.source(arch);
+        assert_eq!(source.name, spec.name());
+        insta::with_settings!({ snapshot_path => "cuda", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name, source.text);
+        });
+    }
+}
+
+/// Without clusters and bulk copies, lanes copy for themselves.
+#[test]
+fn what_is_emitted_for_sm_80_does_not_change_by_itself() {
+    let arch = arch("sm_80");
+    let (name, spec) = planned(arch).swap_remove(0);
+    insta::with_settings!({ snapshot_path => "cuda", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(format!("{name}_sm_80"), spec.source(arch).text);
+    });
+}
+
+#[test]
+fn every_kernel_compiles_for_every_architecture_and_none_spills() {
+    let compiler = match Compiler::new() {
+        Ok(compiler) => compiler,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    for arch in ARCHS.map(arch) {
+        for (name, spec) in planned(arch).into_iter().chain(attentions()) {
+            let source = spec.source(arch);
+            let compiled = compiler.compile(&source, arch).unwrap();
+            let r = compiled.resources;
+            let spilled = (r.spill_stores, r.spill_loads);
+            assert_eq!(spilled, (0, 0), "{name} for {arch} spills: {r:?}");
+            println!("{name} {arch}: {} registers, {} bytes shared", r.registers, source.shared);
+        }
+    }
+}
+
+#[test]
+fn every_candidate_fits_and_covers_all_rows() {
+    for arch in ARCHS.map(arch) {
+        for (name, product) in products() {
+            let candidates = gemv_candidates(&product, arch);
+            assert!(!candidates.is_empty(), "{name} for {arch}");
+            for tile in candidates {
+                let product = RbGemv { tile, ..product.clone() };
+                let case = format!("{name} for {arch}: {tile:?}");
+                assert!(product.shared_bytes(arch) <= arch.shared_bytes(), "{case}");
+                let units = product.layout.row_tiles() / if product.layout.paired { 2 } else { 1 };
+                assert!(product.clusters() * product.tiles() >= units, "{case}");
+                assert!(tile.warps <= 16 && product.grid() == product.clusters() * tile.splits, "{case}");
+            }
+        }
+    }
+}
+
+/// One block of every two successive kernels must fit on a multiprocessor, and no two of one kernel.
+#[test]
+fn the_layers_of_a_large_model_fill_the_card_in_turns() {
+    let arch = arch(SM_90);
+    let blocks: Vec<_> = products()
+        .into_iter()
+        .take(4)
+        .map(|(name, mut product)| {
+            product.tile = choose_gemv_tile(&product, arch).unwrap();
+            let source = product.source(arch);
+            assert_eq!((product.grid(), product.rounds()), (132, 1), "{name}");
+            (name, source.shared as usize + 1024, product.tile.alone)
+        })
+        .collect();
+    const SHARED: usize = 228 << 10;
+    for (i, (name, shared, alone)) in blocks.iter().enumerate() {
+        let (next, beside, other) = blocks[(i + 1) % blocks.len()];
+        assert!(shared + beside <= SHARED, "{name} and {next}");
+        assert_ne!(*alone, other, "{name} and {next}");
+        assert!(*alone != Alone::Shared || 2 * shared > SHARED, "{name}");
+    }
+}
