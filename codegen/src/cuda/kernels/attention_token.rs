@@ -98,7 +98,7 @@ impl AttentionToken {
         let floats = (self.rows() + 2) * self.padded()
             + self.warps * self.rows() * row
             + self.splits * self.owned() * row;
-        self.ring_bytes() + self.stages * 8 + floats * 4
+        self.ring_bytes() + self.stages.next_multiple_of(2) * 8 + floats * 4
     }
 }
 
@@ -164,7 +164,7 @@ const BEGIN: &str = r#"
   extern __shared__ __align__(128) u8 shared[];
   constexpr int ROW = PADDED + 2, GROUPS = 32 / LANES, STAGE_BYTES = STAGE * PADDED * 2;
   u64* const full = (u64*)(shared + RING_BYTES);
-  float* const queries = (float*)(full + STAGES);
+  float* const queries = (float*)(full + (STAGES + 1) / 2 * 2);
   float* const new_key = queries + ROWS * PADDED;
   float* const new_value = new_key + PADDED;
   float* const partial = new_value + PADDED;

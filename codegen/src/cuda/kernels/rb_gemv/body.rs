@@ -46,7 +46,7 @@ pub const BULK_SIGNS: &str = r#"
                 block_signs + (size_t)(tile * SEGMENTS + s) * ROW_TILE_STRIDE, bytes, barrier);
     if (tile == 0) copy_bulk(g_rows, block_g, g_bytes, barrier);
   };
-  if (warp == WARPS && lane == 0) {
+  if (threadIdx.x == 0) {
     for (int slot = 0; slot < SLOTS; slot++) {
       barrier_init(full + slot, 1);
       barrier_init(empty + slot, WARPS);
@@ -56,18 +56,21 @@ pub const BULK_SIGNS: &str = r#"
   }
   __syncthreads();
   if (warp >= WARPS) {
-    if (TILES > SLOTS && warp == WARPS && lane == 0)
-      for (int tile = SLOTS; tile < tiles; tile++) {
-        barrier_wait(empty + tile % SLOTS, (tile / SLOTS - 1) & 1);
-        fetch_tile(tile);
-      }
-    // This warp and those that only hold registers meet the others where those meet.
-    __syncwarp();
+    // These only hold registers; they meet the others where those meet.
     __syncthreads();
     if (SPLITS > 1) { cluster_wait(); cluster_arrive(); cluster_wait(); }
     return;
   }
-  auto request = [&](int) {};
+  // Once every warp has read row tile n, its place takes the next. No warp has to get further than
+  // that for it, so none waits for ever.
+  auto request = [&](int next) {
+    if (TILES <= SLOTS) return;
+    if (threadIdx.x == 0 && next < tiles) {
+      barrier_wait(empty + next % SLOTS, (next / SLOTS - 1) & 1);
+      fetch_tile(next);
+    }
+    __syncwarp();
+  };
   auto await = [&](int n) { barrier_wait(full + n % SLOTS, n / SLOTS & 1); };
   auto release = [&](int n) {
     if (TILES <= SLOTS) return;

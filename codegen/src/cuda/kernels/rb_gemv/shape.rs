@@ -8,9 +8,6 @@ use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
 const MOST_STEPS: usize = 3;
-/// Warps that do nothing but hold registers in a block of 16 that is to have more than half of a
-/// multiprocessor's: with the one that asks for copies, 22 warps of 48 or 56 registers a thread.
-const IDLE_WARPS: usize = 5;
 /// A little more than half of a multiprocessor's shared memory, what the system takes included.
 const HALF_SHARED: usize = 115 << 10;
 
@@ -74,12 +71,23 @@ impl RbGemv {
         self.chunks_of_warp().div_ceil(rounds)
     }
 
-    /// Registers of a thread at most: two blocks of 16 working warps fit beside each other, one of
-    /// them with [`IDLE_WARPS`] more.
+    /// Registers of a thread at most. A quarter of a multiprocessor has 16384 for its warps: four
+    /// of a block that is alone by shared memory, with 48 registers a lane, and five with 56 or six
+    /// with 48 of one that is alone by registers fit there, but not twice the latter.
     pub(super) fn registers(&self) -> u32 {
         match self.tile.alone {
             Alone::Shared => 48,
+            Alone::Registers if self.steps() < MOST_STEPS => 48,
             _ => 56,
+        }
+    }
+
+    /// Warps that do nothing but hold registers, beside 16 that work.
+    fn idle_warps(&self) -> usize {
+        match (self.tile.alone, self.registers()) {
+            (Alone::Registers, 48) => 6,
+            (Alone::Registers, _) => 3,
+            _ => 0,
         }
     }
 
@@ -190,13 +198,12 @@ impl RbGemv {
         arch.has_clusters() && self.rounds() == 1
     }
 
-    /// Warps of a block, with the one that asks for copies and those that do nothing.
+    /// Warps of a block, with those that do nothing.
     pub(super) fn all_warps(&self, arch: SmArch) -> usize {
-        let idle = match self.tile.alone {
-            Alone::Registers if self.bulk(arch) => IDLE_WARPS,
-            _ => 0,
-        };
-        self.tile.warps + idle + usize::from(self.bulk(arch))
+        match self.bulk(arch) {
+            true => self.tile.warps + self.idle_warps(),
+            false => self.tile.warps,
+        }
     }
 
     /// Clusters in all.
