@@ -10,8 +10,8 @@
 
 use rabitc_rbx::SmArch;
 
-use super::heads::Chains;
 use super::copies::{ASYNC_COPY, BULK_COPY};
+use super::heads::Chains;
 use super::planes::UNPACK_F16;
 use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
@@ -144,7 +144,11 @@ impl CudaSpec for AttentionToken {
             .float("CAP", self.softcap)
             .helper(REDUCTIONS)
             .helper(ACTIVATIONS)
-            .helper(if bulk && self.splits > 1 { CLUSTER } else { NO_CLUSTER })
+            .helper(if bulk && self.splits > 1 {
+                CLUSTER
+            } else {
+                NO_CLUSTER
+            })
             .helper(ASYNC_COPY)
             .helper(if bulk { BULK_COPY } else { "" })
             .helper(UNPACK_F16);

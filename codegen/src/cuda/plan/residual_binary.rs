@@ -198,8 +198,8 @@ impl Lowering<'_> {
                 slots: 1,
             },
         };
-        let product = tile::choose(wanted, self.options.arch)
-            .ok_or_else(|| self.does_not_fit(here))?;
+        let product =
+            tile::choose(wanted, self.options.arch).ok_or_else(|| self.does_not_fit(here))?;
         let blocks = Blocks::Fixed(product.grid() as u32);
         let groups = match here.by_rows() {
             true => Blocks::PerRows(product.tokens as u32),

@@ -113,8 +113,7 @@ impl CudaSpec for RbGemv {
             true => b.helper(ASYNC_COPY).helper(BULK_COPY),
             false => b.helper(ASYNC_COPY),
         };
-        b
-            .helper(ACTIVATIONS)
+        b.helper(ACTIVATIONS)
             .helper(REDUCTIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
             .helper(UNPACK_F16)
@@ -183,17 +182,30 @@ impl RbGemv {
         // Paired segments are one as far as the numbering of clusters goes.
         let single = |value: usize| if paired { 0 } else { value };
         let choices = [
-            ("$FIRST_CLUSTER", self.by_segment(|s| clusters[..s].iter().sum())),
+            (
+                "$FIRST_CLUSTER",
+                self.by_segment(|s| clusters[..s].iter().sum()),
+            ),
             ("$SEGMENT_CLUSTERS", self.by_segment(|s| clusters[s])),
-            ("$SEGMENT_TILES", self.by_segment(|s| layout.segment_tiles(s))),
-            ("$FIRST_TILE", self.by_segment(|s| single(layout.first_tile(s).0))),
+            (
+                "$SEGMENT_TILES",
+                self.by_segment(|s| layout.segment_tiles(s)),
+            ),
+            (
+                "$FIRST_TILE",
+                self.by_segment(|s| single(layout.first_tile(s).0)),
+            ),
             ("$SEGMENT_ROWS", self.by_segment(|s| stored.segments[s])),
             ("$COLUMN", self.by_segment(|s| single(layout.column(s)))),
             ("$SEGMENT", self.by_segment(single)),
             ("$OUT", if paired { "gated" } else { "out" }.to_string()),
             ("$ACT", act.to_string()),
         ];
-        let signs = if bulk { body::BULK_SIGNS } else { body::LANE_SIGNS };
+        let signs = if bulk {
+            body::BULK_SIGNS
+        } else {
+            body::LANE_SIGNS
+        };
         let mut text = [body::BEGIN, body::WORK, signs, body::COUNT, body::FINISH].concat();
         for (word, value) in choices {
             text = text.replace(word, &value);
