@@ -1,14 +1,11 @@
-//! The GPU kernels of one token: snapshots of what is emitted, NVRTC's opinion of it, and how the
+//! The GPU's product of one token: snapshots of what is emitted, NVRTC's opinion of it, and how the
 //! products are cut.
 
-use rabitc_codegen::cuda::kernels::attention_token::AttentionToken;
-use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
 use rabitc_codegen::cuda::kernels::rb_product::Finish;
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::cuda::plan::{choose_gemv_tile, gemv_candidates};
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
-use rabitc_codegen::kernels::Float;
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
 use rabitc_rbx::SmArch;
@@ -91,63 +88,10 @@ fn planned(arch: SmArch) -> Vec<(String, Box<dyn CudaSpec>)> {
     tiled.collect()
 }
 
-fn attention(heads: [usize; 3], window: usize, softcap: f32, norm: bool) -> AttentionToken {
-    let [n_heads, n_kv_heads, head_dim] = heads;
-    let rotated = Chain {
-        stride: (n_heads + 2 * n_kv_heads) * head_dim,
-        bias: norm.then_some(Float::F32),
-        norm: norm.then_some((Float::BF16, 1e-6, true)),
-        rope: true,
-    };
-    let v = Chain {
-        norm: None,
-        rope: false,
-        ..rotated
-    };
-    AttentionToken {
-        n_heads,
-        n_kv_heads,
-        head_dim,
-        splits: 4,
-        warps: 8,
-        stages: 2,
-        scale: 0.125,
-        window,
-        softcap,
-        chains: Chains {
-            q: rotated,
-            k: rotated,
-            v,
-        },
-    }
-}
-
-fn attentions() -> Vec<(String, Box<dyn CudaSpec>)> {
-    let one_block = AttentionToken {
-        splits: 1,
-        ..attention([3, 3, 6], 7, 2.5, true)
-    };
-    vec![
-        (
-            "attention_token".into(),
-            Box::new(attention([32, 32, 128], 0, 0.0, false)),
-        ),
-        (
-            "attention_token_grouped".into(),
-            Box::new(attention([32, 8, 128], 0, 30.0, false)),
-        ),
-        (
-            "attention_token_wide".into(),
-            Box::new(attention([4, 1, 256], 512, 0.0, true)),
-        ),
-        ("attention_token_odd".into(), Box::new(one_block)),
-    ]
-}
-
 #[test]
 fn what_is_emitted_does_not_change_by_itself() {
     let arch = arch(SM_90);
-    for (name, spec) in planned(arch).into_iter().chain(attentions()) {
+    for (name, spec) in planned(arch) {
         let source = spec.source(arch);
         assert_eq!(source.name, spec.name());
         insta::with_settings!({ snapshot_path => "cuda", prepend_module_to_snapshot => false, omit_expression => true }, {
@@ -173,7 +117,7 @@ fn every_kernel_compiles_for_every_architecture_and_none_spills() {
         Err(error) => return println!("skipped: {error}"),
     };
     for arch in ARCHS.map(arch) {
-        for (name, spec) in planned(arch).into_iter().chain(attentions()) {
+        for (name, spec) in planned(arch) {
             let source = spec.source(arch);
             let compiled = compiler.compile(&source, arch).unwrap();
             let r = compiled.resources;
@@ -199,7 +143,7 @@ fn every_candidate_fits_and_covers_all_rows() {
                     ..product.clone()
                 };
                 let case = format!("{name} for {arch}: {tile:?}");
-                assert!(product.shared_bytes(arch) <= arch.shared_bytes(), "{case}");
+                assert!(product.shared_bytes() <= arch.shared_bytes(), "{case}");
                 let units = product.layout.row_tiles() / if product.layout.paired { 2 } else { 1 };
                 assert!(product.clusters() * product.tiles() >= units, "{case}");
                 assert!(
@@ -238,8 +182,8 @@ impl Share {
     }
 }
 
-/// In a large model, one block of every two successive kernels must fit on a multiprocessor, and no
-/// two of one product.
+/// In a large model, one block of every two successive products must fit on a multiprocessor, and no
+/// two of one product, unless it is over soon.
 #[test]
 fn kernels_of_a_large_model_overlap_but_not_with_themselves() {
     let compiler = match Compiler::new() {
@@ -247,10 +191,10 @@ fn kernels_of_a_large_model_overlap_but_not_with_themselves() {
         Err(error) => return println!("skipped: {error}"),
     };
     let arch = arch(SM_90);
-    let mut chain: Vec<_> = planned(arch).into_iter().take(4).collect();
-    chain.insert(1, attentions().swap_remove(0));
+    let chain = planned(arch);
     let shares: Vec<_> = chain
         .iter()
+        .take(4)
         .map(|(name, spec)| (name, Share::of(&compiler, spec.as_ref(), arch)))
         .collect();
     for (i, (name, share)) in shares.iter().enumerate() {
@@ -259,8 +203,8 @@ fn kernels_of_a_large_model_overlap_but_not_with_themselves() {
             share.fits_beside(beside),
             "{name} {share:?}, {next} {beside:?}"
         );
-        let product = name.starts_with("gemv");
-        assert!(!product || !share.fits_beside(*share), "{name} {share:?}");
+        let few_signs = *name == "gemv_o";
+        assert!(few_signs || !share.fits_beside(*share), "{name} {share:?}");
     }
 }
 

@@ -45,17 +45,10 @@ impl Kernel {
                 sys::cuModuleGetFunction(&mut function, module, name.as_ptr()),
                 &what("finding"),
             )?;
-            use sys::CUfunction_attribute_enum as Attribute;
+            let attribute =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             if kernel.shared > 0 {
-                let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                let code = sys::cuFuncSetAttribute(function, most, kernel.shared as i32);
-                check(code, &what("setting the shared memory of"))?;
-            }
-            if kernel.overlaps {
-                // Two kernels share a multiprocessor only if they divide its memory into cache and
-                // shared memory alike.
-                let divide = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-                let code = sys::cuFuncSetAttribute(function, divide, 100);
+                let code = sys::cuFuncSetAttribute(function, attribute, kernel.shared as i32);
                 check(code, &what("setting the shared memory of"))?;
             }
         }

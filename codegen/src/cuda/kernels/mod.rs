@@ -3,7 +3,6 @@
 pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
-pub mod attention_token;
 pub mod copies;
 pub mod elementwise;
 pub mod embed;

@@ -4,8 +4,9 @@
 //! split over as few blocks of a cluster as that takes: what is exchanged in a cluster costs more
 //! than quantising twice. Every multiprocessor gets one block, and the row tiles are shared out
 //! evenly. Products that read the residual stream and products that add to it take turns, so one
-//! kind is kept alone on a multiprocessor by shared memory and the other by registers; signs under
-//! way are bounded so that one block of each fits.
+//! kind is kept alone on a multiprocessor by shared memory and the other by registers, and signs
+//! under way are bounded so that one block of each fits. A product that brings few signs needs no
+//! such thing: its blocks are soon done.
 
 use rabitc_rbx::SmArch;
 
@@ -16,12 +17,14 @@ use crate::cuda::kernels::rb_product::Finish;
 const MOST_SPLITS: usize = 8;
 /// Warps of a block that work.
 const WARPS: usize = 16;
-/// Bytes of signs under way in a block that is kept alone by shared memory.
-const MOST_SIGNS: usize = 112 << 10;
+/// Bytes of signs under way in a block.
+const MOST_SIGNS: usize = 96 << 10;
 /// The same in a block that is kept alone by registers.
-const MOST_SIGNS_BESIDE: usize = 72 << 10;
+const MOST_SIGNS_BESIDE: usize = 48 << 10;
 /// The same where blocks of successive kernels do not overlap.
 const MOST_SIGNS_APART: usize = 48 << 10;
+/// Bytes of signs of a block that are few.
+const FEW_SIGNS: usize = 64 << 10;
 
 /// The tile of `product` on `arch` that is expected to be fastest; `None` if nothing fits.
 pub fn choose(product: &RbGemv, arch: SmArch) -> Option<GemvTile> {
@@ -57,6 +60,17 @@ fn blocks(arch: SmArch, splits: usize) -> usize {
     }
 }
 
+/// What keeps blocks of a product apart.
+fn alone(product: &RbGemv, arch: SmArch) -> Alone {
+    let signs = product.tiles() * product.rounds() * product.stage_bytes();
+    match product.finish {
+        _ if !arch.has_clusters() => Alone::No,
+        Finish::Residual(_) if signs <= FEW_SIGNS => Alone::No,
+        Finish::Residual(_) => Alone::Registers,
+        _ => Alone::Shared,
+    }
+}
+
 /// The tile with so many splits, with as many signs under way as there is room for.
 fn fit(product: &RbGemv, arch: SmArch, splits: usize) -> Option<GemvTile> {
     let sets = product.sets();
@@ -65,16 +79,6 @@ fn fit(product: &RbGemv, arch: SmArch, splits: usize) -> Option<GemvTile> {
         return None;
     }
     let chunk_warps = (WARPS / sets).clamp(1, chunks.div_ceil(splits));
-    let alone = match product.finish {
-        _ if !arch.has_clusters() => Alone::No,
-        Finish::Residual(_) => Alone::Registers,
-        _ => Alone::Shared,
-    };
-    let bytes = match alone {
-        Alone::No => MOST_SIGNS_APART,
-        Alone::Shared => MOST_SIGNS,
-        Alone::Registers => MOST_SIGNS_BESIDE,
-    };
     let mut clusters = blocks(arch, splits) / splits;
     loop {
         let mut tile = GemvTile {
@@ -82,14 +86,20 @@ fn fit(product: &RbGemv, arch: SmArch, splits: usize) -> Option<GemvTile> {
             clusters,
             warps: (sets * chunk_warps).min(WARPS),
             slots: 1,
-            alone,
+            alone: Alone::No,
         };
         let one = with(product, tile);
-        tile.slots = (bytes / one.stage_bytes(arch)).clamp(1, one.tiles());
-        while tile.slots > 1 && with(product, tile).shared_bytes(arch) > arch.shared_bytes() {
+        tile.alone = alone(&one, arch);
+        let bytes = match tile.alone {
+            _ if !arch.has_clusters() => MOST_SIGNS_APART,
+            Alone::Registers => MOST_SIGNS_BESIDE,
+            _ => MOST_SIGNS,
+        };
+        tile.slots = (bytes / one.stage_bytes()).clamp(1, one.tiles());
+        while tile.slots > 1 && with(product, tile).shared_bytes() > arch.shared_bytes() {
             tile.slots -= 1;
         }
-        if with(product, tile).shared_bytes(arch) <= arch.shared_bytes() {
+        if with(product, tile).shared_bytes() <= arch.shared_bytes() {
             return Some(tile);
         }
         if one.tiles() == 1 {

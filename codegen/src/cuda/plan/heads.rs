@@ -8,7 +8,6 @@ use super::lower::{Here, Lowering, Operand};
 use crate::CodegenError;
 use crate::cuda::kernels::attention_decode::AttentionDecode;
 use crate::cuda::kernels::attention_prefill::{AttentionPrefill, QUERIES};
-use crate::cuda::kernels::attention_token::AttentionToken;
 use crate::cuda::kernels::heads::{Chain, Chains};
 use crate::cuda::kernels::rotate_append::RotateAppend;
 
@@ -16,8 +15,6 @@ use crate::cuda::kernels::rotate_append::RotateAppend;
 const MOST_CHANNELS: usize = 256;
 /// Blocks that share the cache of a key/value head.
 const SPLITS: usize = 8;
-/// Blocks of attention of one token that large cards run at once, one a multiprocessor.
-const BLOCKS: usize = 128;
 
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, here: &Here, op: &Attention) -> Result<(), CodegenError> {
@@ -41,53 +38,8 @@ impl Lowering<'_> {
         let caches = [GpuArg::Keys(op.layer), GpuArg::Values(op.layer)].map(Operand::Arg);
         match self.mode.many {
             true => self.attention_many(here, op, chains, args, caches),
-            false if self.mode.max_tokens == 1 => {
-                self.attention_one(here, op, chains, args, caches)
-            }
             false => self.attention_few(here, op, chains, args, caches),
         }
-    }
-
-    fn attention_one(
-        &mut self,
-        here: &Here,
-        op: &Attention,
-        chains: Chains,
-        mut args: Vec<Operand>,
-        caches: [Operand; 2],
-    ) -> Result<(), CodegenError> {
-        let mut spec = AttentionToken {
-            n_heads: op.n_heads,
-            n_kv_heads: op.n_kv_heads,
-            head_dim: op.head_dim,
-            splits: 1,
-            warps: 8,
-            stages: 2,
-            scale: op.scale,
-            window: op.window,
-            softcap: op.softcap,
-            chains,
-        };
-        let arch = self.options.arch;
-        // As many splits as blocks of other heads leave multiprocessors for.
-        let most = if arch.has_clusters() { SPLITS } else { 1 };
-        while spec.splits < most && spec.grid() * 2 <= BLOCKS {
-            spec.splits *= 2;
-        }
-        if spec.shared_bytes() > arch.shared_bytes() {
-            spec.stages = 1;
-        }
-        if spec.shared_bytes() > arch.shared_bytes() {
-            return Err(self.unsupported(
-                here.id,
-                "attention needs more shared memory than a block has",
-            ));
-        }
-        args.extend(caches);
-        args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
-        let blocks = Blocks::Fixed(spec.grid() as u32);
-        self.launch(here, spec, [blocks, Blocks::ONE, Blocks::ONE], args);
-        Ok(())
     }
 
     fn attention_few(

@@ -8,10 +8,9 @@ pub const BEGIN: &str = r#"
   float* const squares = (float*)(shared + SQUARES_AT);
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
-  u64* const full = (u64*)(shared + BARRIERS_AT);
-  u64* const empty = full + SLOTS;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, t = lane & 3;
   uint4* const staging = (uint4*)(shared + STAGING_AT) + warp * 32 + lane;
+  uint4* const ring = (uint4*)shared + warp * SLOTS * STEPS * 32 + lane;
 
   // This cluster's row tiles, this block's inputs, this warp's path and share of the inputs.
   const int split = blockIdx.x % SPLITS, cluster = blockIdx.x / SPLITS;
@@ -24,91 +23,16 @@ pub const BEGIN: &str = r#"
   const int first_chunk = split * CHUNKS / SPLITS;
   const int chunks = (split + 1) * CHUNKS / SPLITS - first_chunk;
   const int set_warp = warp % SET_WARPS, chunk_warp = warp / SET_WARPS;
-  const u8* const block_signs = signs + ((size_t)first_tile * CHUNKS + first_chunk) * PATHS * 512;
-  const float* const block_g = g + (size_t)first_tile * PATHS * 16;
 
   allow_next();
   if (SPLITS > 1) cluster_arrive();
-"#;
-
-/// Signs by bulk copies that one thread asks for: a row tile of the block's inputs at a time, of
-/// each segment. They do not pass through the queue of ordinary loads, in which x would have to
-/// wait behind them.
-pub const BULK_SIGNS: &str = r#"
-  constexpr u32 ROW_TILE_STRIDE = CHUNKS * PATHS * 512;
-  auto fetch_tile = [&](int tile) {
-    u64* const barrier = full + tile % SLOTS;
-    const u32 bytes = chunks * PATHS * 512, g_bytes = tile == 0 ? tiles * SEGMENTS * PATHS * 64 : 0;
-    barrier_expect(barrier, bytes * SEGMENTS + g_bytes);
-#pragma unroll
-    for (int s = 0; s < SEGMENTS; s++)
-      copy_bulk(shared + tile % SLOTS * STAGE_BYTES + s * (STAGE_BYTES / SEGMENTS),
-                block_signs + (size_t)(tile * SEGMENTS + s) * ROW_TILE_STRIDE, bytes, barrier);
-    if (tile == 0) copy_bulk(g_rows, block_g, g_bytes, barrier);
-  };
-  if (threadIdx.x == 0) {
-    for (int slot = 0; slot < SLOTS; slot++) {
-      barrier_init(full + slot, 1);
-      barrier_init(empty + slot, WARPS);
-    }
-    barrier_inits_done();
-    for (int tile = 0; tile < min(SLOTS, tiles); tile++) fetch_tile(tile);
-  }
-  __syncthreads();
-  if (warp >= WARPS) {
+  if (ALL_WARPS > WARPS && warp >= WARPS) {
     // These only hold registers; they meet the others where those meet.
     __syncthreads();
     if (SPLITS > 1) { cluster_wait(); cluster_arrive(); cluster_wait(); }
     return;
   }
-  // Once every warp has read row tile n, its place takes the next. No warp has to get further than
-  // that for it, so none waits for ever.
-  auto request = [&](int next) {
-    if (TILES <= SLOTS) return;
-    if (threadIdx.x == 0 && next < tiles) {
-      barrier_wait(empty + next % SLOTS, (next / SLOTS - 1) & 1);
-      fetch_tile(next);
-    }
-    __syncwarp();
-  };
-  auto await = [&](int n) { barrier_wait(full + n % SLOTS, n / SLOTS & 1); };
-  auto release = [&](int n) {
-    if (TILES <= SLOTS) return;
-    __syncwarp();
-    if (lane == 0) barrier_arrive(empty + n % SLOTS);
-  };
-"#;
 
-/// Signs by copies that every lane asks for itself: it reads nothing but what it copied, so that no
-/// barrier stands between.
-pub const LANE_SIGNS: &str = r#"
-  auto request = [&](int n) {
-    const int round = ROUNDS == 1 ? 0 : n / tiles, tile = n - round * tiles;
-    if (n < ROUNDS * tiles) {
-      const u8* const from = block_signs + (size_t)tile * SEGMENTS * CHUNKS * PATHS * 512;
-#pragma unroll
-      for (int step = 0; step < STEPS; step++) {
-        const int set = set_of(round), chunk = chunk_of(round, step);
-        const int within = (set / PATHS * CHUNKS + chunk) * PATHS + set % PATHS;
-        if (inside(round, step)) copy_async(slot_of(n, round) + step * STEP_STRIDE, from + within * 512 + lane * 16);
-      }
-    }
-    copies_end_group();
-  };
-  constexpr int G_COPIES = TILES * SEGMENTS * PATHS * 4;
-#pragma unroll
-  for (int n = 0; n < (G_COPIES + WARPS * 32 - 1) / (WARPS * 32); n++) {
-    const int i = n * WARPS * 32 + threadIdx.x;
-    if (i < tiles * SEGMENTS * PATHS * 4) copy_async(address_of(g_rows) + i * 16, block_g + i * 4);
-  }
-  copies_end_group();
-  for (int n = 0; n < SLOTS; n++) request(n);
-  auto await = [&](int) { copies_wait<SLOTS - BATCH>(); };
-  auto release = [&](int) {};
-"#;
-
-/// What a warp has of the inputs, and where its signs lie.
-pub const WORK: &str = r#"
   // A round is one set of every warp and up to STEPS blocks of 256 inputs of it.
   auto set_of = [&](int round) { return set_warp + (SET_ROUNDS == 1 ? 0 : round % SET_ROUNDS * SET_WARPS); };
   auto chunk_of = [&](int round, int step) {
@@ -117,26 +41,49 @@ pub const WORK: &str = r#"
   auto inside = [&](int round, int step) {
     return (SET_ROUNDS * SET_WARPS == SETS || set_of(round) < SETS) && (EVEN || chunk_of(round, step) < chunks);
   };
-  constexpr int STEP_STRIDE = BULK ? CHUNK_WARPS * PATHS * 512 : 512;
-  auto slot_of = [&](int n, int round) {
-    const int set = set_of(round);
-    const int within = BULK ? (set / PATHS * MOST_CHUNKS + chunk_of(round, 0)) * PATHS + set % PATHS : warp * STEPS;
-    return address_of(shared) + n % SLOTS * STAGE_BYTES + within * 512 + lane * 16;
+  auto signs_of = [&](int round) {
+    const int set = set_of(round), row_tile = first_tile + set / PATHS;
+    return signs + (((size_t)row_tile * CHUNKS + first_chunk + chunk_of(round, 0)) * PATHS + set % PATHS) * 512 + lane * 16;
+  };
+  constexpr int TILE_STRIDE = SEGMENTS * CHUNKS * PATHS * 512, STEP_STRIDE = CHUNK_WARPS * PATHS * 512;
+  const u8* const first_signs = signs_of(0);
+  const u32 ring_address = (u32)__cvta_generic_to_shared(ring);
+  // Asks for the n-th row tile that goes through shared memory.
+  auto request = [&](int n) {
+    const int round = ROUNDS == 1 ? 0 : n / TILES, tile = n - round * TILES;
+    if (n < ROUNDS * TILES && (tile < LEAST || tile < tiles)) {
+      const u8* const from = ROUNDS == 1 ? first_signs : signs_of(round);
+#pragma unroll
+      for (int step = 0; step < STEPS; step++)
+        if (inside(round, step))
+          copy_async(ring_address + (n % SLOTS * STEPS + step) * 512, from + tile * TILE_STRIDE + step * STEP_STRIDE);
+    }
+    copies_end_group();
   };
   auto load_h = [&](int round, int step) {
     if (!inside(round, step)) return make_uint4(0, 0, 0, 0);
     const int set = segment * PATHS + set_of(round);
     return load_now(h + ((size_t)set * CHUNKS + first_chunk + chunk_of(round, step)) * 256 + first_input(lane));
   };
+  uint4 early_h[STEPS];
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) early_h[step] = load_h(0, step);
+  const u32 g_address = (u32)__cvta_generic_to_shared(g_rows);
+  const float* const first_g = g + (size_t)first_tile * PATHS * 16;
+  constexpr int G_COPIES = TILES * SEGMENTS * PATHS * 4;
+#pragma unroll
+  for (int n = 0; n < (G_COPIES + WARPS * 32 - 1) / (WARPS * 32); n++) {
+    const int i = n * WARPS * 32 + threadIdx.x;
+    if (i < tiles * SEGMENTS * PATHS * 4) copy_async(g_address + i * 16, first_g + i * 4);
+  }
+  copies_end_group();
+#pragma unroll
+  for (int n = 0; n < SLOTS; n++) request(n);
+  wait_for_previous();
 "#;
 
 /// Quantisation and counting.
 pub const COUNT: &str = r#"
-  uint4 early_h[STEPS];
-#pragma unroll
-  for (int step = 0; step < STEPS; step++) early_h[step] = load_h(0, step);
-  wait_for_previous();
-
   // What the end needs of other tensors, asked for early.
   const int mine = threadIdx.x / (SEGMENTS * SHARE);
   float early_residual = 0.0f;
@@ -225,23 +172,27 @@ pub const COUNT: &str = r#"
         sums[tile * 16] = round < SET_ROUNDS ? kept : sums[tile * 16] + kept;
       }
     };
-#pragma unroll 1
-    for (int first = 0; first < tiles; first += BATCH) {
-      const int n = round * tiles + first;
+    // The last requests may be empty: what is waited for is then what came before.
+#pragma unroll UNROLL
+    for (int i = 0; i < TILES; i += BATCH) {
+      copies_wait<SLOTS - BATCH>();
+      const int n = round * TILES + i;
       uint4 words[BATCH][STEPS];
 #pragma unroll
-      for (int j = 0; j < BATCH; j++) {
-        if (BATCH > 1 && first + j >= tiles) break;
-        await(n + j);
+      for (int j = 0; j < BATCH; j++)
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) words[j][step] = load_shared(slot_of(n + j, round) + step * STEP_STRIDE);
-        release(n + j);
+        for (int step = 0; step < STEPS; step++) words[j][step] = ring[((n + j) % SLOTS * STEPS + step) * 32];
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        const int tile = i + j;
+        if (i + j < TILES && (tile < LEAST || tile < tiles)) count(tile, words[j]);
       }
 #pragma unroll
-      for (int j = 0; j < BATCH; j++)
-        if (first + j < tiles) count(first + j, words[j]);
-#pragma unroll
-      for (int j = 0; j < BATCH; j++) request(n + j + SLOTS);
+      for (int j = 0; j < BATCH; j++) {
+        if (i + j >= TILES) break;
+        if (ROUNDS * TILES > SLOTS) request(n + j + SLOTS);
+        else copies_end_group();
+      }
     }
   }
   if (NORM) {

@@ -9,8 +9,8 @@
 //! its own, and counts them for all row tiles of its block. So nothing is exchanged between
 //! reading x and the sums of the rows, which meet in shared memory, and in a cluster of blocks
 //! that split the inputs in that of the block that finishes the row. A lane asks for the signs that
-//! it will need before the kernel ahead has ended, some into registers, the rest into its own part
-//! of shared memory, so that no barrier stands before their use.
+//! it will need before the kernel ahead has ended, into its own part of shared memory, so that no
+//! barrier stands before their use.
 //!
 //! An RMSNorm ahead of the product costs nothing here: its weight is part of h, and 1/rms, which
 //! quantisation does not depend on, is a factor at the end.
@@ -20,7 +20,7 @@ mod shape;
 
 use rabitc_rbx::SmArch;
 
-use super::copies::{ASYNC_COPY, BULK_COPY};
+use super::copies::ASYNC_COPY;
 use super::planes::{BINARY_MMA, PLANES, UNPACK_F16};
 use super::rb_product::Finish;
 use crate::cuda::layout::GpuLayout;
@@ -53,7 +53,7 @@ pub struct GemvTile {
     pub clusters: usize,
     /// Warps of a block: a multiple of the sets of a block, or fewer.
     pub warps: usize,
-    /// Row tiles whose signs are under way or in use, at least 1.
+    /// Row tiles that a warp has under way through shared memory, at least 1.
     pub slots: usize,
     /// What keeps a second block of the kernel away.
     pub alone: Alone,
@@ -107,15 +107,11 @@ impl CudaSpec for RbGemv {
     fn source(&self, arch: SmArch) -> Source {
         let residual = matches!(self.finish, Finish::Residual(_));
         let clusters = arch.has_clusters() && self.tile.splits > 1;
-        let bulk = self.bulk(arch);
-        let b = self.constants(arch);
-        let b = match bulk {
-            true => b.helper(ASYNC_COPY).helper(BULK_COPY),
-            false => b.helper(ASYNC_COPY),
-        };
-        b.helper(ACTIVATIONS)
+        self.constants(arch)
+            .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(ASYNC_COPY)
             .helper(UNPACK_F16)
             .helper(BINARY_MMA)
             .helper(PLANES)
@@ -125,17 +121,17 @@ impl CudaSpec for RbGemv {
             .param("const u16", "h")
             .param_if(residual, "const float", "residual")
             .param("float", if self.gated() { "gated" } else { "out" })
-            .body(&self.body(bulk))
+            .body(&self.body())
     }
 }
 
 impl RbGemv {
     fn constants(&self, arch: SmArch) -> Builder {
         let t = &self.tile;
-        let mut b = Builder::new(self.name(), arch, (self.all_warps(arch) * 32) as u32)
-            .registers(self.registers())
+        let mut b = Builder::new(self.name(), arch, (self.all_warps() * 32) as u32)
+            .registers(shape::REGISTERS)
             .cluster(t.splits as u32)
-            .shared(self.shared_bytes(arch))
+            .shared(self.shared_bytes())
             .int("D_IN", self.layout.stored.d_in)
             .int("CHUNKS", self.layout.input_tiles())
             .int("PATHS", self.layout.stored.paths)
@@ -143,35 +139,44 @@ impl RbGemv {
             .int("SETS", self.sets())
             .int("PLANES", self.planes)
             .int("LIMIT", if self.planes == 16 { 32700 } else { 127 })
-            .int("SPLITS", t.splits)
-            .int("TILES", self.tiles())
-            .int("WARPS", t.warps)
-            .int("SET_WARPS", self.set_warps())
-            .int("SET_ROUNDS", self.set_rounds())
-            .int("CHUNK_WARPS", self.chunk_warps())
-            .int("STEPS", self.steps())
-            .int("ROUNDS", self.rounds())
-            .flag("BULK", self.bulk(arch))
-            .int("MOST_CHUNKS", self.most_chunks())
-            .int("STAGE_BYTES", self.stage_bytes(arch))
-            .int("SLOTS", t.slots)
-            .int("BATCH", self.batch())
-            .flag("EVEN", self.even())
-            .int("SHARE", self.share())
-            .int("ITEMS", self.rows() * self.paired() * self.share())
-            .int("OWNED", self.rows() / t.splits)
             .flag("X_ALIGNED", self.x_aligned)
             .flag("NORM", self.norm.is_some())
             .float("EPS", self.norm.unwrap_or(0.0))
             .flag("RESIDUAL", matches!(self.finish, Finish::Residual(_)))
             .flag("GATE", self.gated());
-        for (name, at) in shape::PLACES.into_iter().zip(self.places(arch)) {
+        for (name, value) in self.cut() {
+            b = b.int(name, value);
+        }
+        for (name, at) in shape::PLACES.into_iter().zip(self.places()) {
             b = b.int(name, at);
         }
-        b
+        b.flag("EVEN", self.even())
     }
 
-    fn body(&self, bulk: bool) -> String {
+    /// Constants that follow from how the work is cut.
+    fn cut(&self) -> [(&'static str, usize); 16] {
+        let t = &self.tile;
+        [
+            ("SPLITS", t.splits),
+            ("TILES", self.tiles()),
+            ("LEAST", self.least_tiles()),
+            ("WARPS", t.warps),
+            ("ALL_WARPS", self.all_warps()),
+            ("SET_WARPS", self.set_warps()),
+            ("SET_ROUNDS", self.set_rounds()),
+            ("CHUNK_WARPS", self.chunk_warps()),
+            ("STEPS", self.steps()),
+            ("ROUNDS", self.rounds()),
+            ("SLOTS", t.slots),
+            ("BATCH", self.batch()),
+            ("UNROLL", self.unroll()),
+            ("SHARE", self.share()),
+            ("ITEMS", self.rows() * self.paired() * self.share()),
+            ("OWNED", self.rows() / t.splits),
+        ]
+    }
+
+    fn body(&self) -> String {
         let (layout, paired) = (&self.layout, self.gated());
         let stored = &layout.stored;
         let clusters = self.segment_clusters();
@@ -201,12 +206,7 @@ impl RbGemv {
             ("$OUT", if paired { "gated" } else { "out" }.to_string()),
             ("$ACT", act.to_string()),
         ];
-        let signs = if bulk {
-            body::BULK_SIGNS
-        } else {
-            body::LANE_SIGNS
-        };
-        let mut text = [body::BEGIN, body::WORK, signs, body::COUNT, body::FINISH].concat();
+        let mut text = [body::BEGIN, body::COUNT, body::FINISH].concat();
         for (word, value) in choices {
             text = text.replace(word, &value);
         }

@@ -1,25 +1,28 @@
 //! What follows from a configuration of the one-token product: who does what, and where it lies.
 
-use rabitc_rbx::SmArch;
-
 use super::{Alone, RbGemv};
 use crate::cuda::kernels::rb_product::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
 const MOST_STEPS: usize = 3;
+
+/// Registers of a thread at most. A quarter of a multiprocessor has 16384 for its warps: four of a
+/// block of 16 and five of one with [`IDLE_WARPS`] more fit there, but not twice the latter.
+pub const REGISTERS: u32 = 56;
+/// Warps that do nothing but hold registers in a block of 16 that is to have more than half of them.
+const IDLE_WARPS: usize = 3;
 /// A little more than half of a multiprocessor's shared memory, what the system takes included.
 const HALF_SHARED: usize = 115 << 10;
 
 /// Names of [`RbGemv::places`], less the end.
-pub const PLACES: [&str; 7] = [
+pub const PLACES: [&str; 6] = [
     "STAGING_AT",
     "PARTIAL_AT",
     "G_AT",
     "SQUARES_AT",
     "INBOX_AT",
     "INBOX_SQUARES_AT",
-    "BARRIERS_AT",
 ];
 
 impl RbGemv {
@@ -51,14 +54,10 @@ impl RbGemv {
         self.tile.warps / self.set_warps()
     }
 
-    /// Blocks of 256 inputs of a block at most.
-    pub(super) fn most_chunks(&self) -> usize {
-        self.layout.input_tiles().div_ceil(self.tile.splits)
-    }
-
-    /// Blocks of 256 inputs that a warp has of a set at most.
+    /// Blocks of 256 inputs that a warp has of a set.
     fn chunks_of_warp(&self) -> usize {
-        self.most_chunks().div_ceil(self.chunk_warps())
+        let of_block = self.layout.input_tiles().div_ceil(self.tile.splits);
+        of_block.div_ceil(self.chunk_warps())
     }
 
     /// Blocks of inputs of a warp in a round; fewer where several rounds need registers too.
@@ -69,26 +68,6 @@ impl RbGemv {
         };
         let rounds = self.chunks_of_warp().div_ceil(most);
         self.chunks_of_warp().div_ceil(rounds)
-    }
-
-    /// Registers of a thread at most. A quarter of a multiprocessor has 16384 for its warps: four
-    /// of a block that is alone by shared memory, with 48 registers a lane, and five with 56 or six
-    /// with 48 of one that is alone by registers fit there, but not twice the latter.
-    pub(super) fn registers(&self) -> u32 {
-        match self.tile.alone {
-            Alone::Shared => 48,
-            Alone::Registers if self.steps() < MOST_STEPS => 48,
-            _ => 56,
-        }
-    }
-
-    /// Warps that do nothing but hold registers, beside 16 that work.
-    fn idle_warps(&self) -> usize {
-        match (self.tile.alone, self.registers()) {
-            (Alone::Registers, 48) => 6,
-            (Alone::Registers, _) => 3,
-            _ => 0,
-        }
     }
 
     /// Times that a warp goes over the row tiles.
@@ -111,11 +90,81 @@ impl RbGemv {
         (4 / self.steps()).clamp(1, 2)
     }
 
+    /// Row tiles whose code is written out: all, unless that is much.
+    pub(super) fn unroll(&self) -> usize {
+        match self.rounds() == 1 && self.tiles() <= 16 {
+            true => self.tiles(),
+            false => 1,
+        }
+    }
+
+    /// Rows of a cluster, of each segment where two are paired.
+    pub(super) fn rows(&self) -> usize {
+        self.tiles() * TILE_ROWS
+    }
+
+    /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
+    pub(super) fn share(&self) -> usize {
+        let (values, sums) = (
+            self.rows() * self.paired(),
+            self.layout.stored.paths * self.chunk_warps(),
+        );
+        let mut share = 2 / self.paired();
+        while share < 32 && share * 2 <= sums && values * share * 2 <= self.tile.warps * 32 {
+            share *= 2;
+        }
+        share
+    }
+
+    /// Bytes of signs that the warps of a block have of a row tile in a round.
+    pub fn stage_bytes(&self) -> usize {
+        self.tile.warps * self.steps() * TILE_BYTES
+    }
+
+    /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
+    pub(super) fn places(&self) -> [usize; 7] {
+        let t = &self.tile;
+        let sizes = [
+            t.warps * TILE_BYTES,
+            self.sets() * self.chunk_warps() * self.rows() * 4,
+            self.rows() * self.sets() * 4,
+            t.warps * 4,
+            if t.splits > 1 {
+                self.rows() * self.paired() * 4
+            } else {
+                0
+            },
+            if t.splits > 1 { t.splits * 4 } else { 0 },
+        ];
+        let mut places = [t.slots * self.stage_bytes(); 7];
+        for (i, size) in sizes.into_iter().enumerate() {
+            places[i + 1] = (places[i] + size).next_multiple_of(16);
+        }
+        places
+    }
+
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self) -> usize {
+        match self.tile.alone {
+            Alone::Shared => self.places()[6].max(HALF_SHARED),
+            _ => self.places()[6],
+        }
+    }
+
+    /// Warps of a block, with those that do nothing.
+    pub(super) fn all_warps(&self) -> usize {
+        match self.tile.alone {
+            Alone::Registers => self.tile.warps + IDLE_WARPS,
+            _ => self.tile.warps,
+        }
+    }
+
     /// Row tiles of every segment; paired segments count as one.
     fn segment_tiles(&self) -> Vec<usize> {
         let segments = self.layout.stored.segments.len() / self.paired();
-        let tiles = (0..segments).map(|s| self.layout.segment_tiles(s));
-        tiles.collect()
+        (0..segments)
+            .map(|s| self.layout.segment_tiles(s))
+            .collect()
     }
 
     /// Clusters of every segment: each next one goes where most row tiles share a cluster.
@@ -138,72 +187,11 @@ impl RbGemv {
         each.max().unwrap_or(1)
     }
 
-    /// Rows of a cluster, of each segment where two are paired.
-    pub(super) fn rows(&self) -> usize {
-        self.tiles() * TILE_ROWS
-    }
-
-    /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
-    pub(super) fn share(&self) -> usize {
-        let values = self.rows() * self.paired();
-        let sums = self.layout.stored.paths * self.chunk_warps();
-        let mut share = 2 / self.paired();
-        while share < 32 && share * 2 <= sums && values * share * 2 <= self.tile.warps * 32 {
-            share *= 2;
-        }
-        share
-    }
-
-    /// Bytes of signs of a row tile, of each segment where two are paired: a block's share of its
-    /// inputs, or what its warps want of them in a round.
-    pub fn stage_bytes(&self, arch: SmArch) -> usize {
-        let tiles = match self.bulk(arch) {
-            true => self.most_chunks() * self.sets(),
-            false => self.tile.warps * self.steps(),
-        };
-        tiles * TILE_BYTES
-    }
-
-    /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
-    pub(super) fn places(&self, arch: SmArch) -> [usize; 8] {
-        let t = &self.tile;
-        let inbox = if t.splits > 1 { 4 } else { 0 };
-        let sizes = [
-            t.warps * TILE_BYTES,
-            self.sets() * self.chunk_warps() * self.rows() * 4,
-            self.rows() * self.sets() * 4,
-            t.warps * 4,
-            self.rows() * self.paired() * inbox,
-            t.splits * inbox,
-            t.slots * 16,
-        ];
-        let mut places = [t.slots * self.stage_bytes(arch); 8];
-        for (i, size) in sizes.into_iter().enumerate() {
-            places[i + 1] = (places[i] + size).next_multiple_of(16);
-        }
-        places
-    }
-
-    /// Bytes of shared memory of a block.
-    pub fn shared_bytes(&self, arch: SmArch) -> usize {
-        let needed = self.places(arch)[7];
-        match self.tile.alone {
-            Alone::Shared => needed.max(HALF_SHARED),
-            _ => needed,
-        }
-    }
-
-    /// Whether signs come by bulk copies, which bring all blocks of inputs of a row tile together.
-    pub(super) fn bulk(&self, arch: SmArch) -> bool {
-        arch.has_clusters() && self.rounds() == 1
-    }
-
-    /// Warps of a block, with those that do nothing.
-    pub(super) fn all_warps(&self, arch: SmArch) -> usize {
-        match self.bulk(arch) {
-            true => self.tile.warps + self.idle_warps(),
-            false => self.tile.warps,
-        }
+    /// Row tiles that every cluster has.
+    pub(super) fn least_tiles(&self) -> usize {
+        let (tiles, clusters) = (self.segment_tiles(), self.segment_clusters());
+        let each = tiles.iter().zip(&clusters).map(|(t, c)| t / c);
+        each.min().unwrap_or(0)
     }
 
     /// Clusters in all.
