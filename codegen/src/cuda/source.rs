@@ -47,6 +47,7 @@ pub struct Builder {
     params: Vec<(String, String)>,
     threads: u32,
     min_blocks: u32,
+    registers: Option<u32>,
     cluster: u32,
     shared: usize,
     arch_specific: bool,
@@ -63,6 +64,7 @@ impl Builder {
             params: Vec::new(),
             threads,
             min_blocks: 1,
+            registers: None,
             cluster: 1,
             shared: 0,
             arch_specific: false,
@@ -131,6 +133,12 @@ impl Builder {
         self
     }
 
+    /// Registers of a thread at most, in place of what [`Builder::min_blocks`] leaves.
+    pub fn registers(mut self, registers: u32) -> Builder {
+        self.registers = Some(registers);
+        self
+    }
+
     /// Blocks of a cluster.
     pub fn cluster(mut self, blocks: u32) -> Builder {
         self.cluster = blocks;
@@ -161,14 +169,16 @@ impl Builder {
         } else {
             NO_OVERLAP
         };
+        let bounds = match self.registers {
+            Some(most) => format!("__maxnreg__({most})"),
+            None => format!("__launch_bounds__({}, {})", self.threads, self.min_blocks),
+        };
         let text = format!(
-            "// {}, for {}\n{PRELUDE}{launch}\n{}\n{}extern \"C\" __global__ void __launch_bounds__({}, {})\n{}(\n    {})\n{{\n{}\n}}\n",
+            "// {}, for {}\n{PRELUDE}{launch}\n{}\n{}extern \"C\" __global__ void {bounds}\n{}(\n    {})\n{{\n{}\n}}\n",
             self.name,
             self.arch,
             self.constants,
             self.helpers,
-            self.threads,
-            self.min_blocks,
             self.name,
             params.join(",\n    "),
             body.trim_matches('\n'),

@@ -3,14 +3,15 @@
 //! Such a product is a short kernel in a chain of dependent ones: it waits for the kernel ahead,
 //! reads its small input and prepares it, streams its signs past the matrix units, and finishes the
 //! rows. What it asks for before the kernel ahead has ended arrives during the wait, if the card has
-//! room for its blocks beside those of the kernel ahead. So a launch takes
+//! room for its blocks beside those of the kernel ahead; if not, the chain loses some time. So a launch
+//! takes
 //!
 //! ```text
-//! max(CHAIN + INPUT + prepare, ahead) + max(matrix, rest) + finish
+//! max(CHAIN + INPUT + prepare + max(matrix, rest), all) + finish
 //! ```
 //!
-//! - `ahead` and `rest`: the bytes that a block asks for at once, and those after them, over its
-//!   share of the bandwidth; `rest` no faster than what is under way over the latency (Little's law).
+//! - `all`: a block's bytes over its share of the bandwidth. `rest`: those of them that it does not
+//!   ask for at once, no faster than what is under way over the latency (Little's law).
 //! - `prepare`: units of 256 inputs that the busiest warp quantises one after the other, each in the
 //!   time of a warp alone, or in its turn among the warps of its scheduler.
 //! - `matrix`: instructions of the busiest scheduler's matrix unit.
@@ -19,15 +20,34 @@
 //! Where the blocks do not fit onto the card at once, all of it happens once a wave. Clusters are
 //! placed whole within a group of multiprocessors, so some of those stay empty.
 //!
-//! The figures of a [`Card`] are those of its data sheet. The constants were fitted to the times of
-//! some hundred ways to cut the products of a 7 B model on an H200, as `rabitc tune` measures them:
-//! they rank the ways to cut a product, and do not predict models.
+//! The figures of a [`Card`] are those of its data sheet. The constants here and those of a kernel's
+//! [`Kind`] follow times of many ways to cut the products of a 7 B model on an H200, as `rabitc tune`
+//! measures them: they rank the ways to cut a product, and do not predict models.
 
 use rabitc_rbx::SmArch;
+
+/// What the parts of a kernel of one kind take, measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kind {
+    /// Seconds in which a warp alone quantises a unit of 256 inputs.
+    pub unit: f64,
+    /// Seconds of a unit that a scheduler is busy.
+    pub turn: f64,
+    /// Seconds in which two blocks of a cluster meet; more take as many times longer as they have
+    /// doublings.
+    pub exchange: f64,
+    /// Seconds in which a thread finishes a result.
+    pub item: f64,
+    /// Whether the next kernel's blocks find room beside these; where it is not said, they are taken
+    /// to need as much.
+    pub leaves_room: Option<bool>,
+}
 
 /// What a launch asks of a card.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work {
+    /// The kernel's kind.
+    pub kind: Kind,
     /// Blocks.
     pub blocks: usize,
     /// Blocks of a cluster.
@@ -72,16 +92,10 @@ const CHAIN: f64 = 0.2e-6;
 /// Seconds until an input that was just written is in registers, and whatever else every launch
 /// takes.
 const INPUT: f64 = 1.3e-6;
-/// Seconds in which a warp alone quantises a unit.
-const UNIT: f64 = 1.2e-6;
-/// Seconds of a unit that a scheduler is busy.
-const TURN: f64 = 0.3e-6;
 /// Cycles that a matrix unit is busy with a binary instruction of 16 × 8 × 256 and what feeds it.
 const MATRIX: f64 = 14.0;
-/// Seconds in which the blocks of a cluster meet.
-const EXCHANGE: f64 = 0.2e-6;
-/// Seconds in which a thread finishes a result.
-const ITEM: f64 = 1.1e-6;
+/// Seconds that a chain loses with a kernel that leaves no room for the next one's blocks.
+const CROWDED: f64 = 0.8e-6;
 /// Seconds that a read from memory under load takes.
 const LATENCY: f64 = 0.5e-6;
 /// Share of the multiprocessors that stays empty where clusters are large.
@@ -127,13 +141,17 @@ impl Card {
     /// Blocks of `work` that the card holds at once, a whole number of clusters.
     fn blocks_at_once(&self, work: &Work) -> usize {
         let cluster = work.cluster.max(1);
-        let usable = 1.0 - FRAGMENTS * (1.0 - 1.0 / cluster as f64);
+        // Multiprocessors come in pairs.
+        let usable = 1.0 - FRAGMENTS * (1.0 - 2.0 / cluster.max(2) as f64);
         let all = (self.multiprocessors * self.blocks_each(work)) as f64 * usable;
         (all as usize / cluster).max(1) * cluster
     }
 
     /// Whether as many blocks again find room, so that those of the next kernel can begin to fetch.
     fn has_room(&self, work: &Work, each: usize) -> bool {
+        if let Some(room) = work.kind.leaves_room {
+            return room;
+        }
         let shared = 2 * each * (work.shared + RESERVED) <= self.shared;
         shared && 2 * each * work.threads <= self.threads
     }
@@ -146,22 +164,24 @@ impl Card {
         let each = resident.div_ceil(self.multiprocessors);
 
         let share = self.bandwidth / (self.multiprocessors * each) as f64;
-        let ahead = work.in_flight as f64 / share + LATENCY;
+        let all = work.bytes as f64 / share + LATENCY;
         let streaming = share.min(work.in_flight as f64 / LATENCY);
-        let rest = work.bytes.saturating_sub(work.in_flight) as f64 / streaming.max(1.0);
+        let rest = match work.bytes.saturating_sub(work.in_flight) {
+            0 => 0.0,
+            bytes => bytes as f64 / streaming.max(1.0) + LATENCY,
+        };
         let turns = work.threads.div_ceil(32 * SCHEDULERS) * each;
-        let start = INPUT + work.units as f64 * UNIT.max(TURN * turns as f64);
+        let prepare = work.units as f64 * work.kind.unit.max(work.kind.turn * turns as f64);
         let matrix = (work.matrix * each) as f64 * MATRIX / self.clock;
-        let meeting = if work.cluster > 1 { EXCHANGE } else { 0.0 };
-        let finish = meeting + work.items as f64 * ITEM;
+        let own = INPUT + prepare + matrix.max(rest);
+        let meeting = work.kind.exchange * f64::from(work.cluster.max(1).ilog2());
+        let finish = meeting + work.items as f64 * work.kind.item;
 
         let first = match self.has_room(work, each) {
-            true => (CHAIN + start).max(ahead),
-            false => CHAIN + start.max(ahead),
+            true => (CHAIN + own).max(all),
+            false => CHAIN + own.max(all) + CROWDED,
         };
-        let later = start.max(ahead);
-        let end = matrix.max(rest) + finish;
-        first + end + (waves - 1) as f64 * (later + end)
+        first + finish + (waves - 1) as f64 * (own.max(all) + finish)
     }
 }
 
@@ -173,8 +193,17 @@ mod tests {
         Card::of("sm_90".parse().unwrap())
     }
 
+    const KIND: Kind = Kind {
+        unit: 1e-6,
+        turn: 0.3e-6,
+        exchange: 0.1e-6,
+        item: 1e-6,
+        leaves_room: None,
+    };
+
     fn work() -> Work {
         Work {
+            kind: KIND,
             blocks: 120,
             cluster: 8,
             threads: 256,
@@ -240,6 +269,6 @@ mod tests {
     fn registers_bound_the_blocks_too() {
         let few = time(|w| (w.threads, w.blocks) = (512, 240));
         let many = time(|w| (w.threads, w.blocks, w.registers) = (512, 240, 128));
-        assert!(many > few + INPUT, "{many} {few}");
+        assert!(many > few, "{many} {few}");
     }
 }

@@ -6,6 +6,8 @@
 
 pub mod cost;
 mod fuse;
+mod gemv_cut;
+mod gemv_tile;
 mod heads;
 mod lower;
 mod ops;
@@ -25,6 +27,7 @@ use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
+pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 use product::{Measured, Product};
 pub use token_tile::choose as choose_token_tile;
 

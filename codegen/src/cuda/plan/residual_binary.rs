@@ -9,6 +9,7 @@ use super::table::PackedLayer;
 use super::token_tile;
 use crate::CodegenError;
 use crate::cuda::kernels::rb_fold::RbFold;
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
 use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
 use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
@@ -56,9 +57,10 @@ impl Lowering<'_, '_> {
             packed,
             residual,
         };
-        match self.mode.many {
-            true => self.many_tokens(here, layer),
-            false => self.few_tokens(here, layer),
+        match (self.mode.many, self.mode.max_tokens) {
+            (true, _) => self.many_tokens(here, layer),
+            (false, 1) => self.one_token(here, layer),
+            (false, _) => self.few_tokens(here, layer),
         }
     }
 
@@ -116,18 +118,73 @@ impl Lowering<'_, '_> {
         Ok(packed)
     }
 
-    fn few_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+    fn one_token(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
         let x = self.product_input(here, &layer)?;
-        let finish = match (self.fusions.gated.get(&here.id), layer.residual) {
+        let norm = layer.op.prologue == Prologue::RmsNorm;
+        let wanted = RbGemv {
+            finish: self.finish(here, &layer),
+            layout: layer.layout,
+            planes: self.options.planes,
+            norm: norm.then_some(layer.op.eps),
+            x_aligned: x.aligned(8),
+            tile: GemvTile {
+                splits: 1,
+                clusters: 1,
+                warps: 1,
+                slots: 1,
+                alone: Alone::No,
+            },
+        };
+        let product = self.table.cut(&wanted, self.options.arch);
+        let product = product.ok_or_else(|| self.does_not_fit(here))?;
+        // No launch where no row is asked for.
+        let rows = match here.by_rows() {
+            true => Blocks::PerRows(1),
+            false => Blocks::ONE,
+        };
+        let blocks = [Blocks::Fixed(product.grid() as u32), rows, Blocks::ONE];
+        let args = self.product_args(here, x, layer.packed, layer.residual, product.columns());
+        self.launch(here, product, blocks, args);
+        Ok(())
+    }
+
+    /// Pointers of a product, all but the state.
+    fn product_args(
+        &mut self,
+        here: &Here,
+        x: View,
+        packed: PackedLayer,
+        residual: Option<View>,
+        columns: usize,
+    ) -> Vec<Operand> {
+        let mut args = vec![x.read()];
+        let parts = [packed.signs, packed.g, packed.h];
+        args.extend(parts.map(|d| Operand::Arg(GpuArg::Derived(d))));
+        args.extend(residual.map(|r| r.read()));
+        args.push(self.result_of(here.id, columns));
+        args
+    }
+
+    /// What is done with the sums.
+    fn finish(&self, here: &Here, layer: &Layer<'_>) -> Finish {
+        match (self.fusions.gated.get(&here.id), layer.residual) {
             (Some(act), _) => Finish::Gate(*act),
             (None, Some(residual)) => Finish::Residual(residual.stride),
             (None, None) => Finish::Store,
-        };
+        }
+    }
+
+    fn does_not_fit(&self, here: &Here) -> CodegenError {
+        let arch = self.options.arch;
+        let reason = format!("needs more shared memory than a block has on {arch}");
+        self.unsupported(here.id, &reason)
+    }
+
+    fn few_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+        let x = self.product_input(here, &layer)?;
+        let finish = self.finish(here, &layer);
         let norm = (layer.op.prologue == Prologue::RmsNorm).then_some(layer.op.eps);
-        let several = match self.mode.max_tokens {
-            0..2 => None,
-            tokens => self.several(here, &layer, x, finish, norm, tokens),
-        };
+        let several = self.several(here, &layer, x, finish, norm, self.mode.max_tokens);
         let (blocks, tokens, columns, kernel) = match several {
             Some(product) => {
                 let (blocks, tokens, columns) = (product.grid(), product.tokens, product.width());
@@ -139,13 +196,7 @@ impl Lowering<'_, '_> {
                 (blocks, product.tokens, columns, self.table.kernel(product))
             }
         };
-        let mut args = vec![x.read()];
-        args.extend(
-            [layer.packed.signs, layer.packed.g, layer.packed.h]
-                .map(|d| Operand::Arg(GpuArg::Derived(d))),
-        );
-        args.extend(layer.residual.map(|r| r.read()));
-        args.push(self.result_of(here.id, columns));
+        let mut args = self.product_args(here, x, layer.packed, layer.residual, columns);
         args.push(Operand::Arg(GpuArg::State));
         let grid = [
             Blocks::Fixed(blocks as u32),
@@ -213,13 +264,7 @@ impl Lowering<'_, '_> {
             },
         };
         let product = self.table.cut(&wanted, self.options.arch);
-        product.ok_or_else(|| {
-            let arch = self.options.arch;
-            self.unsupported(
-                here.id,
-                &format!("needs more shared memory than a block has on {arch}"),
-            )
-        })
+        product.ok_or_else(|| self.does_not_fit(here))
     }
 
     /// The input of a product of a few tokens: gates were computed by the product before.

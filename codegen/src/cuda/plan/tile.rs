@@ -7,7 +7,7 @@
 
 use rabitc_rbx::SmArch;
 
-use super::cost::{SCHEDULERS, Work};
+use super::cost::{Kind, SCHEDULERS, Work};
 use super::product::{Cut, Task};
 use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::layout::TILE_BYTES;
@@ -26,6 +26,15 @@ const SLOTS: [usize; 5] = [1, 2, 3, 4, 6];
 const IN_FLIGHT: usize = 160 << 10;
 /// Registers of a thread where two blocks share a multiprocessor, and where they need not.
 const REGISTERS: [usize; 2] = [64, 128];
+
+/// See [`Kind`].
+const KIND: Kind = Kind {
+    unit: 1.2e-6,
+    turn: 0.3e-6,
+    exchange: 0.07e-6,
+    item: 1.1e-6,
+    leaves_room: None,
+};
 
 impl Cut for RbProduct {
     fn problem(&self) -> String {
@@ -53,6 +62,7 @@ impl Cut for RbProduct {
         let tiles_each = tile.row_tiles.div_ceil(tile.warps);
         let warps_each = tile.warps.div_ceil(SCHEDULERS);
         Work {
+            kind: KIND,
             blocks: self.grid(),
             cluster: tile.splits,
             threads: tile.warps * 32,

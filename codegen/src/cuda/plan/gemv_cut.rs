@@ -1,0 +1,184 @@
+//! The ways to cut the product of one token that are tried, and what each asks of a card.
+//!
+//! The figures rank the ways as [`super::gemv_tile`] has them, which follow from measurements; what is
+//! tried beside varies one or two of their numbers.
+
+use rabitc_rbx::SmArch;
+
+use super::cost::{Kind, SCHEDULERS, Work};
+use super::gemv_tile::{self, alone, blocks, most_signs, with};
+use super::product::{Cut, Task};
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
+use crate::cuda::kernels::rb_product::Finish;
+
+/// See [`Kind`].
+const KIND: Kind = Kind {
+    unit: 0.5e-6,
+    turn: 0.1e-6,
+    exchange: 0.8e-6,
+    item: 0.2e-6,
+    leaves_room: None,
+};
+
+impl Cut for RbGemv {
+    fn problem(&self) -> String {
+        self.problem_name()
+    }
+
+    /// [`super::gemv_tile::candidates`], each also with fewer or more clusters, fewer signs under way, and kept alone
+    /// otherwise.
+    fn candidates(&self, arch: SmArch) -> Vec<RbGemv> {
+        let mut cuts: Vec<RbGemv> = Vec::new();
+        let first = gemv_tile::candidates(self, arch);
+        let varied = first.iter().flat_map(|tile| variations(*tile, arch));
+        for tile in first.iter().copied().chain(varied) {
+            let cut = with(self, tile);
+            let fits = cut.shared_bytes() <= arch.shared_bytes()
+                && cut.all_warps() <= MOST_WARPS
+                && tile.slots <= cut.tiles();
+            if fits && !cuts.contains(&cut) {
+                cuts.push(cut);
+            }
+        }
+        cuts
+    }
+
+    fn work(&self, arch: SmArch) -> Work {
+        let tile = &self.tile;
+        let threads = self.all_warps() * 32;
+        let bytes = self.tiles() * self.rounds() * self.stage_bytes();
+        // One block a multiprocessor, and what keeps it the only one of its kernel there.
+        let room = tile.alone == alone(self, arch)
+            && self.grid() <= blocks(arch, tile.splits)
+            && tile.slots * self.stage_bytes() <= most_signs(tile.alone, arch);
+        let counted = self.tiles() * self.rounds() * self.steps() * (self.planes / 8);
+        Work {
+            kind: Kind {
+                leaves_room: Some(room),
+                ..KIND
+            },
+            blocks: self.grid(),
+            cluster: tile.splits,
+            threads,
+            registers: REGISTERS,
+            shared: self.shared_bytes(),
+            bytes,
+            in_flight: (tile.slots * self.stage_bytes()).min(bytes),
+            units: self.rounds() * self.steps(),
+            matrix: counted * tile.warps.div_ceil(SCHEDULERS),
+            items: (self.rows() * self.paired()).div_ceil(tile.splits * tile.warps * 32),
+        }
+    }
+
+    fn task(&self) -> Task {
+        let d_in = self.layout.stored.d_in;
+        Task {
+            layout: self.layout.clone(),
+            tokens: 1,
+            planes: self.planes,
+            x_stride: d_in,
+            norm: self.norm,
+            gate: match self.finish {
+                Finish::Gate(act) => Some(act),
+                _ => None,
+            },
+            residual: match self.finish {
+                Finish::Residual(stride) => Some(stride),
+                _ => None,
+            },
+            columns: self.columns(),
+        }
+    }
+}
+
+/// Registers of a thread, about.
+const REGISTERS: usize = 48;
+/// Warps of a block that can be launched.
+const MOST_WARPS: usize = 32;
+
+/// Ways to cut that differ from `tile` in one or two respects.
+fn variations(tile: GemvTile, arch: SmArch) -> Vec<GemvTile> {
+    let alone: &[Alone] = match arch.has_clusters() {
+        true => &[Alone::Shared, Alone::Registers, Alone::No],
+        false => &[Alone::No],
+    };
+    // Of clusters, fewer can be placed than multiprocessors suggest.
+    let fewer = tile.clusters * 15 / 16;
+    let clusters = [tile.clusters, fewer, tile.clusters / 2, tile.clusters * 2];
+    let slots = [
+        tile.slots,
+        tile.slots * 3 / 4,
+        tile.slots / 2,
+        tile.slots * 3 / 2,
+    ];
+    let mut all = Vec::new();
+    for &alone in alone {
+        for clusters in clusters.into_iter().filter(|n| *n > 0) {
+            for slots in slots.into_iter().filter(|n| *n > 0) {
+                all.push(GemvTile {
+                    alone,
+                    clusters,
+                    slots,
+                    ..tile
+                });
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use rabitc_ir::layout::SignLayout;
+
+    use super::super::product::{choose, unmeasured};
+    use super::*;
+    use crate::cuda::CudaSpec;
+    use crate::cuda::layout::GpuLayout;
+
+    fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {
+        RbGemv {
+            layout: GpuLayout {
+                stored: SignLayout {
+                    d_in,
+                    paths: 2,
+                    segments: segments.to_vec(),
+                    row_tiles: 4,
+                },
+                paired: matches!(finish, Finish::Gate(_)),
+            },
+            planes: 16,
+            norm: None,
+            x_aligned: true,
+            finish,
+            tile: GemvTile {
+                splits: 1,
+                clusters: 1,
+                warps: 1,
+                slots: 1,
+                alone: Alone::No,
+            },
+        }
+    }
+
+    #[test]
+    fn the_cost_model_takes_what_is_expected_to_be_fastest() {
+        let arch: SmArch = "sm_90".parse().unwrap();
+        for (segments, d_in, finish) in [
+            (vec![4096; 3], 4096, Finish::Store),
+            (vec![4096], 4096, Finish::Residual(4096)),
+            (
+                vec![11008; 2],
+                4096,
+                Finish::Gate(rabitc_ir::ops::gate::Activation::Silu),
+            ),
+            (vec![4096], 11008, Finish::Residual(4096)),
+        ] {
+            let wanted = product(&segments, d_in, finish);
+            let expected = with(&wanted, gemv_tile::choose(&wanted, arch).unwrap());
+            let (found, all) = choose(&wanted, arch, &unmeasured).unwrap();
+            assert_eq!(found.name(), expected.name());
+            assert!(all.candidates.len() > 10, "{}", all.candidates.len());
+        }
+    }
+}
