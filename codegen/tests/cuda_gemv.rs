@@ -1,8 +1,8 @@
 //! The GPU's product of one token: snapshots of what is emitted, NVRTC's opinion of it, and how the
 //! products are cut.
 
+use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
-use rabitc_codegen::cuda::kernels::rb_product::Finish;
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::cuda::plan::{choose_gemv_tile, gemv_candidates};
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
@@ -32,6 +32,7 @@ fn product(segments: &[usize], d_in: usize, paths: usize, finish: Finish, norm: 
         },
         planes: 16,
         norm: norm.then_some(1e-5),
+        each: None,
         x_aligned: d_in.is_multiple_of(8),
         finish,
         tile: GemvTile {
@@ -62,6 +63,13 @@ fn products() -> Vec<(&'static str, RbGemv)> {
             product(&[4096, 1024, 1024], 4096, 2, Finish::Store, true),
         ),
         ("eight_planes", eight_planes),
+        (
+            "each_token",
+            RbGemv {
+                each: Some(320),
+                ..product(&[37], 301, 2, Finish::Residual(40), false)
+            },
+        ),
         ("odd", product(&[37, 5], 301, 3, Finish::Store, true)),
         (
             "odd_gate",

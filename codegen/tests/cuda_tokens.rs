@@ -1,10 +1,10 @@
 //! GPU kernels of several tokens: snapshots of what is emitted, and NVRTC's opinion of it.
 
 use rabitc_codegen::cuda::kernels::attention_tokens::AttentionTokens;
+use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::linear::Weight;
 use rabitc_codegen::cuda::kernels::linear_tokens::LinearTokens;
-use rabitc_codegen::cuda::kernels::rb_product::Finish;
 use rabitc_codegen::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::cuda::plan::choose_token_tile;

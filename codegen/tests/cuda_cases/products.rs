@@ -1,10 +1,10 @@
 //! Residual-binary products and what prepares them.
 
+use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prefill::RbPrefill;
 use rabitc_codegen::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
-use rabitc_codegen::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::kernels::Float;
@@ -15,11 +15,8 @@ use super::{Case, case};
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    let many = [prepare(), prefill(), prompt()];
-    let all = [one_token(), few_tokens(), at_load()]
-        .into_iter()
-        .chain(many);
-    all.flatten().collect()
+    let all = [at_load(), prepare(), prefill(), prompt()];
+    all.into_iter().flatten().collect()
 }
 
 fn layout(segments: &[usize], d_in: usize, paths: usize, paired: bool) -> GpuLayout {
@@ -30,133 +27,6 @@ fn layout(segments: &[usize], d_in: usize, paths: usize, paired: bool) -> GpuLay
         row_tiles: 4,
     };
     GpuLayout { stored, paired }
-}
-
-fn product(
-    layout: GpuLayout,
-    tokens: usize,
-    planes: usize,
-    norm: bool,
-    finish: Finish,
-    tile: Tile,
-) -> RbProduct {
-    let x_stride = layout.stored.d_in;
-    RbProduct {
-        x_aligned: x_stride.is_multiple_of(8),
-        layout,
-        tokens,
-        planes,
-        norm: norm.then_some(1e-5),
-        x_stride,
-        by_rows: false,
-        finish,
-        tile,
-    }
-}
-
-fn tile(splits: usize, row_tiles: usize, slots: usize) -> Tile {
-    Tile {
-        splits,
-        row_tiles,
-        warps: 16,
-        slots,
-    }
-}
-
-/// The products of a 7 B model for one token.
-fn one_token() -> Vec<Case> {
-    let llama = |segments: &[usize], d_in, paired| layout(segments, d_in, 2, paired);
-    vec![
-        case(
-            "product_qkv",
-            product(
-                llama(&[4096; 3], 4096, false),
-                1,
-                16,
-                true,
-                Finish::Store,
-                tile(8, 48, 3),
-            ),
-        ),
-        case(
-            "product_o",
-            product(
-                llama(&[4096], 4096, false),
-                1,
-                16,
-                false,
-                Finish::Residual(4096),
-                tile(8, 16, 1),
-            ),
-        ),
-        case(
-            "product_gate_up",
-            product(
-                llama(&[11008; 2], 4096, true),
-                1,
-                16,
-                true,
-                Finish::Gate(Activation::Silu),
-                tile(8, 86, 3),
-            ),
-        ),
-        case(
-            "product_down",
-            product(
-                llama(&[4096], 11008, false),
-                1,
-                16,
-                false,
-                Finish::Residual(4096),
-                tile(8, 16, 1),
-            ),
-        ),
-    ]
-}
-
-/// Several tokens, and odd shapes.
-fn few_tokens() -> Vec<Case> {
-    let llama = |segments: &[usize], d_in, paired| layout(segments, d_in, 2, paired);
-    let odd = layout(&[37, 5], 301, 3, false);
-    vec![
-        case(
-            "product_qkv_8_tokens",
-            product(
-                llama(&[4096; 3], 4096, false),
-                8,
-                16,
-                true,
-                Finish::Store,
-                tile(8, 48, 3),
-            ),
-        ),
-        case(
-            "product_8_planes",
-            product(
-                llama(&[4096], 4096, false),
-                8,
-                8,
-                false,
-                Finish::Store,
-                tile(8, 16, 1),
-            ),
-        ),
-        case(
-            "product_odd",
-            product(odd.clone(), 3, 16, true, Finish::Store, tile(2, 2, 1)),
-        ),
-        case(
-            "product_gelu",
-            product(
-                layout(&[37, 37], 301, 1, true),
-                1,
-                8,
-                true,
-                Finish::Gate(Activation::GeluTanh),
-                tile(1, 6, 1),
-            ),
-        ),
-    ]
 }
 
 /// What fills a layer's memory when a model is loaded.

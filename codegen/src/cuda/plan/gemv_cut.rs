@@ -8,8 +8,8 @@ use rabitc_rbx::SmArch;
 use super::cost::{Kind, SCHEDULERS, Work};
 use super::gemv_tile::{self, alone, blocks, most_signs, with};
 use super::product::{Cut, Task};
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
-use crate::cuda::kernels::rb_product::Finish;
 
 /// See [`Kind`].
 const KIND: Kind = Kind {
@@ -128,57 +128,5 @@ fn variations(tile: GemvTile, arch: SmArch) -> Vec<GemvTile> {
 }
 
 #[cfg(test)]
-mod tests {
-    use rabitc_ir::layout::SignLayout;
-
-    use super::super::product::{choose, unmeasured};
-    use super::*;
-    use crate::cuda::CudaSpec;
-    use crate::cuda::layout::GpuLayout;
-
-    fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {
-        RbGemv {
-            layout: GpuLayout {
-                stored: SignLayout {
-                    d_in,
-                    paths: 2,
-                    segments: segments.to_vec(),
-                    row_tiles: 4,
-                },
-                paired: matches!(finish, Finish::Gate(_)),
-            },
-            planes: 16,
-            norm: None,
-            x_aligned: true,
-            finish,
-            tile: GemvTile {
-                splits: 1,
-                clusters: 1,
-                warps: 1,
-                slots: 1,
-                alone: Alone::No,
-            },
-        }
-    }
-
-    #[test]
-    fn the_cost_model_takes_what_is_expected_to_be_fastest() {
-        let arch: SmArch = "sm_90".parse().unwrap();
-        for (segments, d_in, finish) in [
-            (vec![4096; 3], 4096, Finish::Store),
-            (vec![4096], 4096, Finish::Residual(4096)),
-            (
-                vec![11008; 2],
-                4096,
-                Finish::Gate(rabitc_ir::ops::gate::Activation::Silu),
-            ),
-            (vec![4096], 11008, Finish::Residual(4096)),
-        ] {
-            let wanted = product(&segments, d_in, finish);
-            let expected = with(&wanted, gemv_tile::choose(&wanted, arch).unwrap());
-            let (found, all) = choose(&wanted, arch, &unmeasured).unwrap();
-            assert_eq!(found.name(), expected.name());
-            assert!(all.candidates.len() > 10, "{}", all.candidates.len());
-        }
-    }
-}
+#[path = "gemv_cut_tests.rs"]
+mod tests;

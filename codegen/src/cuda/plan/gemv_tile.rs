@@ -10,8 +10,8 @@
 
 use rabitc_rbx::SmArch;
 
-use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
-use crate::cuda::kernels::rb_product::Finish;
+use crate::cuda::kernels::finish::Finish;
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, HALF_SHARED, RbGemv};
 
 /// Blocks of a cluster at most; larger clusters are not portable.
 const MOST_SPLITS: usize = 8;
@@ -65,7 +65,8 @@ pub(super) fn blocks(arch: SmArch, splits: usize) -> usize {
 pub(super) fn alone(product: &RbGemv, arch: SmArch) -> Alone {
     let signs = product.tiles() * product.rounds() * product.stage_bytes();
     match product.finish {
-        _ if !arch.has_clusters() => Alone::No,
+        // Where successive kernels do not overlap, or a block cannot have half of the memory.
+        _ if !arch.has_clusters() || arch.shared_bytes() < HALF_SHARED => Alone::No,
         Finish::Residual(_) if signs <= FEW_SIGNS => Alone::No,
         Finish::Residual(_) => Alone::Registers,
         _ => Alone::Shared,

@@ -14,7 +14,6 @@ mod ops;
 pub mod product;
 mod residual_binary;
 mod table;
-mod tile;
 mod token_tile;
 
 use rabitc_ir::Graph;

@@ -6,17 +6,26 @@ use rabitc_rbx::gpu::{Blocks, GpuArg};
 use super::fuse::gate_source;
 use super::lower::{Here, Lowering, Operand, View};
 use super::table::PackedLayer;
-use super::token_tile;
+use super::{gemv_tile, token_tile};
 use crate::CodegenError;
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
 use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
 use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
-use crate::cuda::kernels::rb_product::{Finish, RbProduct, Tile};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use crate::cuda::layout::GpuLayout;
+
+/// The tile of a product whose tile is yet to be chosen.
+const NO_TILE: GemvTile = GemvTile {
+    splits: 1,
+    clusters: 1,
+    warps: 1,
+    slots: 1,
+    alone: Alone::No,
+};
 
 /// A layer's parts.
 struct Layer<'a> {
@@ -126,14 +135,9 @@ impl Lowering<'_, '_> {
             layout: layer.layout,
             planes: self.options.planes,
             norm: norm.then_some(layer.op.eps),
+            each: None,
             x_aligned: x.aligned(8),
-            tile: GemvTile {
-                splits: 1,
-                clusters: 1,
-                warps: 1,
-                slots: 1,
-                alone: Alone::No,
-            },
+            tile: NO_TILE,
         };
         let product = self.table.cut(&wanted, self.options.arch);
         let product = product.ok_or_else(|| self.does_not_fit(here))?;
@@ -185,19 +189,20 @@ impl Lowering<'_, '_> {
         let finish = self.finish(here, &layer);
         let norm = (layer.op.prologue == Prologue::RmsNorm).then_some(layer.op.eps);
         let several = self.several(here, &layer, x, finish, norm, self.mode.max_tokens);
-        let (blocks, tokens, columns, kernel) = match several {
+        let (blocks, tokens, columns, kernel, state) = match several {
             Some(product) => {
                 let (blocks, tokens, columns) = (product.grid(), product.tokens, product.width());
-                (blocks, tokens, columns, self.table.kernel(product))
+                let state = Some(Operand::Arg(GpuArg::State));
+                (blocks, tokens, columns, self.table.kernel(product), state)
             }
             None => {
                 let product = self.one_by_one(here, &layer, x, finish, norm)?;
                 let (blocks, columns) = (product.grid(), product.columns());
-                (blocks, product.tokens, columns, self.table.kernel(product))
+                (blocks, 1, columns, self.table.kernel(product), None)
             }
         };
         let mut args = self.product_args(here, x, layer.packed, layer.residual, columns);
-        args.push(Operand::Arg(GpuArg::State));
+        args.extend(state);
         let grid = [
             Blocks::Fixed(blocks as u32),
             here.blocks(tokens as u32),
@@ -238,33 +243,27 @@ impl Lowering<'_, '_> {
         token_tile::choose(wanted, self.options.arch)
     }
 
-    /// The product of one token, or of one after the other.
+    /// The product of one token after the other.
     fn one_by_one(
-        &mut self,
+        &self,
         here: &Here,
         layer: &Layer<'_>,
         x: View,
         finish: Finish,
         norm: Option<f32>,
-    ) -> Result<RbProduct, CodegenError> {
-        let wanted = RbProduct {
+    ) -> Result<RbGemv, CodegenError> {
+        let mut product = RbGemv {
             layout: layer.layout.clone(),
-            tokens: 1,
             planes: self.options.planes,
             norm,
-            x_stride: x.stride,
+            each: Some(x.stride),
             x_aligned: x.aligned(8),
             finish,
-            by_rows: here.by_rows(),
-            tile: Tile {
-                splits: 1,
-                row_tiles: 1,
-                warps: 1,
-                slots: 1,
-            },
+            tile: NO_TILE,
         };
-        let product = self.table.cut(&wanted, self.options.arch);
-        product.ok_or_else(|| self.does_not_fit(here))
+        let tile = gemv_tile::choose(&product, self.options.arch);
+        product.tile = tile.ok_or_else(|| self.does_not_fit(here))?;
+        Ok(product)
     }
 
     /// The input of a product of a few tokens: gates were computed by the product before.

@@ -1,4 +1,4 @@
-//! The residual-binary product of one token, on binary tensor cores.
+//! The residual-binary product of one token, or of one after the other, on binary tensor cores.
 //!
 //! u = h_i ⊙ x is quantised to whole numbers of 8 or 16 bits, whose bits are put into planes. A
 //! binary matrix instruction counts, for 16 rows and 8 planes at once, the inputs whose sign and
@@ -18,11 +18,13 @@
 mod body;
 mod shape;
 
+pub use shape::HALF_SHARED;
+
 use rabitc_rbx::SmArch;
 
 use super::copies::ASYNC_COPY;
+use super::finish::Finish;
 use super::planes::{BINARY_MMA, PLANES, UNPACK_F16};
-use super::rb_product::Finish;
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
@@ -59,7 +61,7 @@ pub struct GemvTile {
     pub alone: Alone,
 }
 
-/// The product of a layer with one token.
+/// The product of a layer with one token, or with each of several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RbGemv {
     /// Shape and layout.
@@ -68,6 +70,9 @@ pub struct RbGemv {
     pub planes: usize,
     /// eps of an RMSNorm ahead, if there is one.
     pub norm: Option<f32>,
+    /// f32 elements from one token of x to the next where blocks along y take a token each; `None`
+    /// for one token.
+    pub each: Option<usize>,
     /// Whether eight inputs of x may be loaded at once.
     pub x_aligned: bool,
     /// What is done with the sums.
@@ -87,8 +92,9 @@ impl RbGemv {
         let norm = self
             .norm
             .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
+        let each = self.each.map_or(String::new(), |x| format!("_each{x}"));
         format!(
-            "rb_gemv_{}_b{}{}{norm}_{finish}",
+            "rb_gemv_{}{each}_b{}{}{norm}_{finish}",
             self.layout.shape_name(),
             self.planes,
             if self.x_aligned { "" } else { "u" },
@@ -181,6 +187,21 @@ impl RbGemv {
         ]
     }
 
+    /// Where the rows of this block's token begin, if there may be several.
+    fn token(&self) -> String {
+        let Some(x) = self.each else {
+            return String::new();
+        };
+        let (out, columns) = (if self.gated() { "gated" } else { "out" }, self.columns());
+        let mut text = format!(
+            "  x += (size_t)blockIdx.y * {x};\n  {out} += (size_t)blockIdx.y * {columns};\n"
+        );
+        if let Finish::Residual(stride) = self.finish {
+            text += &format!("  residual += (size_t)blockIdx.y * {stride};\n");
+        }
+        text
+    }
+
     fn body(&self) -> String {
         let (layout, paired) = (&self.layout, self.gated());
         let stored = &layout.stored;
@@ -211,7 +232,8 @@ impl RbGemv {
             ("$OUT", if paired { "gated" } else { "out" }.to_string()),
             ("$ACT", act.to_string()),
         ];
-        let mut text = [body::BEGIN, body::COUNT, body::FINISH].concat();
+        let token = self.token();
+        let mut text = [body::BEGIN, &token, body::COUNT, body::FINISH].concat();
         for (word, value) in choices {
             text = text.replace(word, &value);
         }

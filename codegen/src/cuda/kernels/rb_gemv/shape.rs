@@ -1,7 +1,7 @@
 //! What follows from a configuration of the one-token product: who does what, and where it lies.
 
 use super::{Alone, RbGemv};
-use crate::cuda::kernels::rb_product::Finish;
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
@@ -12,8 +12,9 @@ const MOST_STEPS: usize = 3;
 pub const REGISTERS: u32 = 56;
 /// Warps that do nothing but hold registers in a block of 16 that is to have more than half of them.
 const IDLE_WARPS: usize = 3;
-/// A little more than half of a multiprocessor's shared memory, what the system takes included.
-const HALF_SHARED: usize = 115 << 10;
+/// A little more than half of a multiprocessor's shared memory where that is 228 KiB, what the
+/// system takes included.
+pub const HALF_SHARED: usize = 115 << 10;
 
 /// Names of [`RbGemv::places`], less the end.
 pub const PLACES: [&str; 6] = [

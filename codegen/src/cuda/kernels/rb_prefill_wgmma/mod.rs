@@ -17,8 +17,8 @@ use rabitc_rbx::SmArch;
 
 use self::body::{BARRIERS, BODY, FRAGMENTS, MATRIX};
 use super::effective_weight::{WEIGHTS, rows_helper};
+use super::finish::Finish;
 use super::rb_prepare::UNIT_INPUTS;
-use super::rb_product::Finish;
 use crate::cuda::layout::{GpuLayout, TILE_INPUTS};
 use crate::cuda::source::{ACTIVATIONS, Builder, CLUSTER, CudaSpec, Source};
 

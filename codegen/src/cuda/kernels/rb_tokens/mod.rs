@@ -1,6 +1,6 @@
 //! The residual-binary product of 2 to 16 tokens, on binary tensor cores.
 //!
-//! As in [`super::rb_product`], u = h_i ⊙ x becomes whole numbers of 8 or 16 bits with one scale a
+//! As in [`super::rb_gemv`], u = h_i ⊙ x becomes whole numbers of 8 or 16 bits with one scale a
 //! block, path and token, whose bits lie in planes, and a binary matrix instruction counts the
 //! inputs whose sign and plane bit are both set. Here the eight columns of an instruction are
 //! tokens: the same plane of eight of them, or planes of fewer tokens that lie evenly apart.
@@ -20,7 +20,7 @@ mod stages;
 
 use rabitc_rbx::SmArch;
 
-use super::rb_product::Finish;
+use super::finish::Finish;
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,

@@ -3,7 +3,7 @@
 use rabitc_rbx::SmArch;
 
 use super::RbTokens;
-use crate::cuda::kernels::rb_product::Finish;
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
 /// Registers of a lane that may hold signs.

@@ -1,0 +1,14 @@
+//! What a residual-binary product does with the sums of its rows.
+
+use rabitc_ir::ops::gate::Activation;
+
+/// What is done with the sums of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Stored.
+    Store,
+    /// Added to a residual with rows of so many f32.
+    Residual(usize),
+    /// act(first segment) ⊙ second segment of a paired layout.
+    Gate(Activation),
+}
