@@ -16,6 +16,23 @@ import json
 import statistics
 import time
 
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("config", help="config.json of the Llama family")
+    parser.add_argument("--batch", type=int, default=48, help="sequences of a batch")
+    parser.add_argument("--seq-len", type=int, default=512, help="tokens of a sequence")
+    parser.add_argument("--paths", type=int, default=2, help="binary paths of a layer")
+    parser.add_argument("--steps", type=int, default=30, help="steps of each mode")
+    parser.add_argument("--modes", default="eager,compile", help="what is measured")
+    parser.add_argument("--device", help="[default: cuda if there is one]")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a mode")
+    return parser.parse_args()
+
+
+# Before PyTorch is looked for: --help needs none.
+ARGUMENTS = arguments() if __name__ == "__main__" else None
+
 import torch
 import torch.nn.functional as F
 
@@ -148,7 +165,7 @@ def losses(student, teacher, ids):
 
 def measure(config, args, mode):
     """Tokens a second, step by step, and the most memory that was allocated."""
-    device = torch.device(args.device)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(0)
     weights = random_weights(config, device)
     teacher = Llama(config, weights, Dense).bfloat16().eval()
@@ -177,17 +194,7 @@ def measure(config, args, mode):
     return speeds[len(speeds) // 4 :], peak
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("config", help="config.json of the Llama family")
-    parser.add_argument("--batch", type=int, default=48, help="sequences of a batch")
-    parser.add_argument("--seq-len", type=int, default=512, help="tokens of a sequence")
-    parser.add_argument("--paths", type=int, default=2, help="binary paths of a layer")
-    parser.add_argument("--steps", type=int, default=30, help="steps of each mode")
-    parser.add_argument("--modes", default="eager,compile", help="what is measured")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a mode")
-    args = parser.parse_args()
+def main(args):
     with open(args.config) as file:
         config = json.load(file)
     # What `rabitc` and the optimizer's f32 products outside autocast are compared with.
@@ -205,4 +212,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGUMENTS)

@@ -277,8 +277,8 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  rabitc train models/books-1m -o run --text book.txt --valid other.txt --steps 200 --batch 8
-  rabitc train models/books-1m -o run --text book.txt --valid other.txt --steps 200 --batch 8 --resume
+  rabitc train models/books-1m -o run --text book.txt --valid other.txt --batch 8
+  rabitc train models/books-1m -o run --text book.txt --valid other.txt --batch 8 --resume
   rabitc train Llama-2-7b/config.json --dry-run --weights bf16 --checkpoint-activations
   rabitc compile run -o student.rbx
   rabitc report run";
