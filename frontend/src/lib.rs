@@ -32,4 +32,4 @@ pub use family::{Family, architectures};
 pub use lower::{
     BUFFERS_KEY, BufferPrecision, LowerOptions, Lowered, ModelInfo, lower, read_config,
 };
-pub use synth::{SynthOptions, graph_of_config, synth};
+pub use synth::{SynthOptions, graph_of_config, model_config, synth};

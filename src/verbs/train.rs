@@ -6,7 +6,7 @@ mod engines;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 use rabitc_train::corpus::Corpus;
 use rabitc_train::job::{Cadence, Job, Observer};
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     let corpus = |files: &[_]| Corpus::read(&teacher.checkpoint, teacher.info.vocab_size, files);
     let text = corpus(&args.text)?;
     let valid = corpus(&args.valid)?;
-    let window = window(args.window, &teacher);
+    let window = window(args.window, teacher.info.context_length);
     let held = (!args.valid.is_empty()).then_some(Held {
         corpus: &valid,
         window,
@@ -64,13 +64,12 @@ pub fn run(args: &Args) -> Result<()> {
     let mut bar = Bar::new(&recipe);
     let outcome = rabitc_train::run(&job, &mut bar);
     bar.bar.finish_and_clear();
-    let outcome = outcome.with_context(|| dir.display().to_string())?;
-    report(args, dir, &outcome)
+    report(args, dir, &outcome?)
 }
 
-/// The window of validation.
-fn window(wanted: Option<usize>, teacher: &Teacher) -> usize {
-    wanted.unwrap_or(DEFAULT_WINDOW.min(teacher.info.context_length))
+/// The window of validation of a model whose context has `context` tokens.
+fn window(wanted: Option<usize>, context: usize) -> usize {
+    wanted.unwrap_or(DEFAULT_WINDOW.min(context))
 }
 
 /// Shows progress, and measurements as they come.

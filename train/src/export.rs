@@ -44,8 +44,6 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
         .map(|(name, _, shape)| (name.clone(), dtype, shape.clone()));
     let entries: Vec<_> = entries.collect();
     fs::create_dir_all(to).map_err(TrainError::io(to))?;
-    copy_side_files(checkpoint.folder(), to)?;
-    set_dtype(&to.join("config.json"), dtype)?;
     let pairs = [("format", "pt"), (BUFFERS_KEY, lowered.buffers.name())];
     let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string()));
     let metadata = HashMap::from(metadata);
@@ -65,6 +63,9 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
         checkpoint.release(name);
     }
     file.finish()?;
+    // After what may fill the disk: a folder in which that failed is still empty.
+    copy_side_files(checkpoint.folder(), to)?;
+    set_dtype(&to.join("config.json"), dtype)?;
     Ok(Exported {
         tensors: tensors.len(),
         layers,

@@ -75,13 +75,10 @@ impl Job<'_> {
         let too_large = "a batch has more tokens than can be counted: give a smaller one";
         let too_large = || TrainError::Setting(too_large.into());
         recipe.tokens().ok_or_else(too_large)?;
-        let context = self.teacher.info.context_length;
-        let window = self.held.as_ref().map_or(1, |held| held.window);
-        for (what, len) in [("sequences", recipe.seq_len), ("windows", window)] {
-            if len == 0 || len > context {
-                let what = format!("{what} of {len} tokens: the model has 1 to {context}");
-                return Err(TrainError::Setting(what));
-            }
+        recipe.check_lengths(self.window(), self.teacher.info.context_length)?;
+        if self.held.as_ref().is_some_and(|held| held.most == Some(0)) {
+            let what = "at most 0 windows: nothing would be measured";
+            return Err(TrainError::Setting(what.into()));
         }
         if let Some(student) = self.student {
             self.teacher.check_student(student)?;
@@ -118,11 +115,21 @@ impl Job<'_> {
                 "cannot go on with other settings (saved and given): {differences}"
             ));
         }
+        let (ours, theirs) = (self.teacher.buffers.name(), &saved.state.buffers);
+        if theirs != ours {
+            return refuse(format!(
+                "cannot go on with another --rope-precision: its rotary frequencies are {theirs}, \
+                 not {ours}"
+            ));
+        }
         if saved.state.teacher != self.teacher.fingerprint()? {
             return refuse(format!(
                 "was trained towards another teacher than {}",
                 self.teacher.name
             ));
+        }
+        if saved.state.student != self.student.map(Teacher::fingerprint).transpose()? {
+            return refuse("started from another --student".into());
         }
         if saved.state.text != self.corpus.hash() {
             return refuse("was trained on another text".into());
@@ -136,6 +143,7 @@ impl Job<'_> {
             position: Position::default(),
             recipe: self.recipe.clone(),
             teacher: self.teacher.fingerprint()?,
+            student: self.student.map(Teacher::fingerprint).transpose()?,
             buffers: self.teacher.buffers.name().to_string(),
             text: self.corpus.hash(),
             seconds: 0.0,

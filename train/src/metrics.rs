@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::diagnostics::LayerReport;
 use crate::error::TrainError;
@@ -78,7 +78,8 @@ pub struct ValidationRecord {
     pub step: u64,
     /// Mean KL(teacher ‖ student), in nats a token.
     pub kl: f64,
-    /// exp of the mean negative log likelihood.
+    /// exp of the mean negative log likelihood; `null` where that overflows.
+    #[serde(deserialize_with = "or_infinite")]
     pub perplexity: f64,
     /// The teacher's.
     pub teacher_perplexity: f64,
@@ -148,6 +149,11 @@ impl Metrics {
     }
 }
 
+/// A number; JSON has none that is infinite, and `null` stands for it.
+fn or_infinite<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::INFINITY))
+}
+
 fn line(record: &Record) -> String {
     // A record holds numbers and text: there is nothing that JSON could refuse.
     serde_json::to_string(record).unwrap_or_default() + "\n"
@@ -172,4 +178,25 @@ pub fn read(dir: &Path) -> Result<Vec<Record>, TrainError> {
             .map_err(|e| TrainError::file(&path, format!("line {}: {e}", number + 1)))
     });
     records.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_perplexity_that_overflows_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record::Validation(ValidationRecord {
+            step: 3,
+            kl: 900.0,
+            perplexity: f64::INFINITY,
+            teacher_perplexity: 40.0,
+            windows: 1,
+            window: 8,
+        });
+        let mut metrics = Metrics::create(dir.path()).unwrap();
+        metrics.add(&record).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [record]);
+    }
 }

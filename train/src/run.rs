@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::recipe::{Stage, Start};
 use crate::session::{Losses, Session};
 use crate::start::{Fresh, Grown, Importance};
-use crate::store::{self, RunState, Saved};
+use crate::store::{self, Lock, RunState, Saved};
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,7 @@ pub struct Outcome {
 /// engine or the disk refuses, or a loss that is no number. What has been saved remains.
 pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
     job.check()?;
+    let earlier = Lock::take(job.dir)?;
     let saved = job.saved()?;
     let state = match &saved {
         Some(saved) => saved.state.clone(),
@@ -48,6 +49,10 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
     let (seq_len, batch, seed) = (recipe.seq_len, recipe.batch, recipe.seed);
     let batches = Batches::new(job.corpus, seq_len, batch, seed, state.position)?;
     fs::create_dir_all(job.dir).map_err(TrainError::io(job.dir))?;
+    let _lock = match earlier {
+        Some(lock) => Some(lock),
+        None => Lock::take(job.dir)?,
+    };
     let metrics = match &saved {
         Some(_) => Metrics::go_on(job.dir, state.step)?,
         None => Metrics::create(job.dir)?,
@@ -191,10 +196,8 @@ impl<'a> Run<'a, '_> {
     fn update(&mut self, session: &mut Session<'a>) -> Result<(), TrainError> {
         let (recipe, start) = (self.job.recipe, Instant::now());
         let step = self.state.step + 1;
-        let batches: Vec<_> = (0..recipe.accumulate)
-            .map(|_| self.batches.next(recipe.batch))
-            .collect();
-        let losses = session.accumulate(&batches)?;
+        let batches = &mut self.batches;
+        let losses = session.accumulate(recipe.accumulate, || batches.next(recipe.batch))?;
         self.finite(step, "loss", losses.loss)?;
         let runs = recipe.accumulate as f64;
         let norm = session.gradient_norm()? / runs;

@@ -107,10 +107,15 @@ impl<'a> Session<'a> {
         self.engine.memory()
     }
 
-    /// Adds the gradients of these batches up; gives the mean losses.
-    pub fn accumulate(&mut self, batches: &[Batch]) -> Result<Losses, TrainError> {
+    /// Adds the gradients of `count` batches up; gives the mean losses.
+    pub fn accumulate(
+        &mut self,
+        count: usize,
+        mut next: impl FnMut() -> Batch,
+    ) -> Result<Losses, TrainError> {
         let mut mean = Losses::default();
-        for batch in batches {
+        for _ in 0..count {
+            let batch = next();
             let all = batch.inputs();
             let read = |(name, _): &(&str, &[i32])| self.inputs.iter().any(|n| n == name);
             let inputs: Vec<_> = all.into_iter().filter(read).collect();
@@ -122,7 +127,7 @@ impl<'a> Session<'a> {
                 text: optional(&outputs, "text"),
                 diversity: optional(&outputs, "diversity"),
             };
-            mean.add(losses, 1.0 / batches.len() as f64);
+            mean.add(losses, 1.0 / count as f64);
         }
         Ok(mean)
     }

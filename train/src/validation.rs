@@ -17,7 +17,7 @@ pub struct Held<'a> {
     pub corpus: &'a Corpus,
     /// Tokens of a window.
     pub window: usize,
-    /// Most windows that are measured; all if `None`.
+    /// Most windows that are measured, at least 1; all if `None`.
     pub most: Option<usize>,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Validation<'a> {
         held: &Held<'a>,
     ) -> Result<Validation<'a>, TrainError> {
         let mut windows = held.corpus.at_least(held.window, 1)?;
-        windows.truncate(held.most.unwrap_or(usize::MAX).max(1));
+        windows.truncate(held.most.unwrap_or(usize::MAX));
         let student = graphs::student(model, recipe, stage, held.window)?;
         let graph = graphs::validation(&student, model, held.window)?;
         let tokens = recipe.batch * recipe.seq_len;

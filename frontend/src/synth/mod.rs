@@ -95,6 +95,14 @@ pub fn graph_of_config(config: &Path) -> Result<Graph, Error> {
     plan::graph(&read(config)?.1)
 }
 
+/// What the configuration in the file `config` says.
+///
+/// # Errors
+/// A file that cannot be read, or a configuration that is refused.
+pub fn model_config(config: &Path) -> Result<ModelConfig, Error> {
+    Ok(read(config)?.1)
+}
+
 /// The text of a configuration, and what it says.
 fn read(config: &Path) -> Result<(String, ModelConfig), Error> {
     let text = read_limited(config, CONFIG_LIMIT)?;

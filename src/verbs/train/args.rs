@@ -20,7 +20,7 @@ use crate::open::{DeviceArgs, ThreadArgs};
 /// `rabitc report`). It is saved so that it can be stopped at any moment: the same command with
 /// --resume goes on where it was, on the CPU with the same losses to the last bit.
 #[derive(clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, allow_negative_numbers = true)]
 pub struct Args {
     /// The dense model: a checkpoint folder or file; with --dry-run a config.json will do
     pub teacher: PathBuf,
@@ -141,7 +141,7 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub lr_rest: f32,
-    /// Share of the learning rates that the cosine ends at
+    /// Share of the learning rates that the cosine ends at, 0 to 1
     #[arg(
         long,
         default_value_t = 0.0,
@@ -263,7 +263,8 @@ pub struct Args {
     /// Do not compare the paths of layers at the beginning and the end
     #[arg(long, help_heading = "Measuring and saving")]
     pub no_diagnostics: bool,
-    /// Print the result as JSON
+    /// Print one JSON object: steps, from, seconds, first and last (validations), memory; with
+    /// --dry-run: recipe, plan, methods
     #[arg(long, help_heading = "Measuring and saving")]
     pub json: bool,
     /// Run with the reference interpreter, very slowly

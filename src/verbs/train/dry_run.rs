@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use rabitc_frontend::graph_of_config;
+use rabitc_frontend::{graph_of_config, model_config};
 use rabitc_ir::Graph;
 use rabitc_train::job::Engines;
 use rabitc_train::memory::{self, MemoryPlan};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::engines::Chosen;
-use super::{DEFAULT_WINDOW, window};
+use super::window;
 use crate::open;
 use crate::ui::{self, Align, Table};
 
@@ -34,8 +34,9 @@ struct Row<'a> {
 /// Prints the plan.
 pub fn run(args: &Args, recipe: &Recipe) -> Result<()> {
     recipe.check()?;
-    let (graph, window) = model(args)?;
-    let window = (!args.valid.is_empty()).then_some(window);
+    let (graph, context) = model(args)?;
+    let window = (!args.valid.is_empty()).then(|| window(args.window, context));
+    recipe.check_lengths(window, context)?;
     let storage = Chosen::new(args)?.storage();
     let plan = MemoryPlan::new(&graph, recipe, storage, window)?;
     let methods = memory::by_method(&graph, recipe, storage, window)?;
@@ -54,17 +55,16 @@ pub fn run(args: &Args, recipe: &Recipe) -> Result<()> {
     ui::print(&format!("{}\n{}", parts(recipe, &plan), compared(&methods)))
 }
 
-/// The model's graph and the length of its validation windows: of a checkpoint, or of a
-/// configuration alone.
+/// The model's graph and the most tokens of its context: of a checkpoint, or of a configuration
+/// alone.
 fn model(args: &Args) -> Result<(Graph, usize)> {
     let json = |path: &Path| path.extension().is_some_and(|e| e == "json");
     if json(&args.teacher) && !args.teacher.to_string_lossy().ends_with(".index.json") {
         let graph = graph_of_config(&args.teacher)?;
-        return Ok((graph, args.window.unwrap_or(DEFAULT_WINDOW)));
+        return Ok((graph, model_config(&args.teacher)?.context_length));
     }
     let teacher = Teacher::open(&args.teacher, open::buffers(&args.rope_precision))?;
-    let window = window(args.window, &teacher);
-    Ok((teacher.graph, window))
+    Ok((teacher.graph, teacher.info.context_length))
 }
 
 fn parts(recipe: &Recipe, plan: &MemoryPlan) -> Table {

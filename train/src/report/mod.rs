@@ -15,6 +15,13 @@ use crate::error::TrainError;
 /// A folder that holds no run, or metrics that cannot be read.
 pub fn report(dirs: &[PathBuf]) -> Result<String, TrainError> {
     let runs = dirs.iter().map(|dir| runs::Run::read(dir));
-    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    let mut runs = runs.collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
+    for (run, dir) in runs.iter_mut().zip(dirs) {
+        // Folders of one name are told apart by their paths.
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = dir.display().to_string();
+        }
+    }
     Ok(page::page(&runs))
 }

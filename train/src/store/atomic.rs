@@ -140,7 +140,10 @@ impl Tensors {
         pending.reverse();
         let invalid = |e: String| TrainError::file(target, e);
         let header = Metadata::new(Some(metadata), infos).map_err(|e| invalid(e.to_string()))?;
-        let mut json = serde_json::to_vec(&header).map_err(|e| invalid(e.to_string()))?;
+        // In the order of names: the same tensors make the same file.
+        let mut header = serde_json::to_value(&header).map_err(|e| invalid(e.to_string()))?;
+        header.sort_all_objects();
+        let mut json = header.to_string().into_bytes();
         json.resize(json.len().next_multiple_of(8), b' ');
         let mut file = AtomicFile::create(target)?;
         file.write(&(json.len() as u64).to_le_bytes())?;

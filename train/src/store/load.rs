@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rabitc_frontend::Checkpoint;
 use rabitc_ir::{DType, Tensor, WeightError, WeightStore};
 
-use super::{MASTER, MODEL, MOMENT1, MOMENT2, RunState, STATE, STEP, atomic, optimizer_path};
+use super::{MASTER, MODEL, MOMENT1, MOMENT2, RunState, STATE, STEP, atomic, optimizer_path, save};
 use crate::engine::{Engine, State, Trainable};
 use crate::error::TrainError;
 
@@ -45,6 +45,8 @@ impl Saved {
             let reason = format!("is of step {}, the model of step {step}", state.step);
             return Err(TrainError::file(&path, reason));
         }
+        // What a checkpoint that was not finished has left beside this one.
+        save::remove_others(dir, step)?;
         Ok(Some(Saved {
             state,
             model,

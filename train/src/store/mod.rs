@@ -8,11 +8,13 @@
 
 mod atomic;
 mod load;
+mod lock;
 mod save;
 mod side;
 
 pub use atomic::{AtomicFile, Tensors, write_text};
 pub use load::{Saved, SavedWeights};
+pub use lock::Lock;
 pub use save::{layer_values, save};
 pub use side::copy_side_files;
 
@@ -44,6 +46,10 @@ const MASTER: &str = "master/";
 pub struct RunState {
     /// Updates done.
     pub step: u64,
+    /// By what the checkpoint that the student started from is recognised, if it is another than
+    /// the teacher.
+    #[serde(default)]
+    pub student: Option<String>,
     /// What has been read of the text.
     pub position: Position,
     /// What is trained, and how.

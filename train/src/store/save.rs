@@ -181,7 +181,7 @@ pub fn layer_values(
 }
 
 /// Removes the optimizer's files of other steps.
-fn remove_others(dir: &Path, step: u64) -> Result<(), TrainError> {
+pub(super) fn remove_others(dir: &Path, step: u64) -> Result<(), TrainError> {
     let keep = optimizer_path(dir, step);
     for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
         let path = entry.map_err(TrainError::io(dir))?.path();

@@ -55,6 +55,8 @@ fn going_on_changes_nothing() {
                 assert_eq!(name, other);
                 assert_eq!(data(a), data(b), "{method:?} {after} {name}");
             }
+            // The header of the optimizer's file has the time that the run took.
+            assert!(found[0] == expected[0], "{method:?} {after}");
         }
         // A run that has come to its end does nothing more.
         let before = (records(whole.path()), files(whole.path()));
@@ -114,6 +116,13 @@ fn what_does_not_fit_is_refused() {
         "the learning rate",
     );
     refused(&|s| s.recipe.optimizer.beta1 = 1.0, "beta1 is 1");
+    refused(&|s| s.recipe.optimizer.eps = 0.0, "epsilon is 0");
+    refused(&|s| s.recipe.optimizer.final_rate = 1.5, "from 0 to 1");
+    refused(&|s| s.recipe.initial.tokens = 0, "importance");
+    refused(
+        &|s| s.recipe.accumulate = usize::MAX,
+        "more tokens than can be counted",
+    );
     let other = CONFIG.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
     let other = Model::of(&other, 3);
     let words = "do not match: 1 and 2 layers";
@@ -151,7 +160,7 @@ fn other_runs_do_not_go_on() {
     setting.recipe.optimizer.rates.scales = 0.5;
     setting.recipe.seed = 8;
     let message = setting.refused(dir.path(), true);
-    let words = "optimizer.rates.scales 0.004999999888241291 and 0.5; seed 3 and 8";
+    let words = "optimizer.rates.scales 0.005 and 0.5; seed 3 and 8";
     assert!(message.contains(words), "{message}");
     let setting = Setting {
         corpus: corpus(400, 9),
@@ -159,6 +168,11 @@ fn other_runs_do_not_go_on() {
     };
     let message = setting.refused(dir.path(), true);
     assert!(message.contains("another text"), "{message}");
+    let mut setting = Setting::new(&model, recipe());
+    let start = Model::new(5);
+    setting.student = Some(start.teacher());
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another --student"), "{message}");
     let other = Model::new(44);
     let message = Setting::new(&other, recipe()).refused(dir.path(), true);
     assert!(message.contains("another teacher"), "{message}");

@@ -1,14 +1,17 @@
 //! What is trained, and how: everything that the result depends on beside the model and the text.
 
+mod check;
+mod stages;
+
 use rabitc_ir::DType;
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::ops::squared_error::Normalize;
 use rabitc_ir::word_attr;
 use rabitc_passes::Pattern;
-use rabitc_passes::svid::{Init, MAX_PATHS};
+use rabitc_passes::svid::Init;
 use serde::{Deserialize, Serialize};
 
-use crate::error::TrainError;
+pub use stages::Stage;
 
 word_attr! {
     /// Where the cores of a layer come from, and which paths train when.
@@ -165,67 +168,6 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Refuses what makes no sense, whatever the model.
-    pub fn check(&self) -> Result<(), TrainError> {
-        let bad = |what: String| Err(TrainError::Setting(what));
-        if !(1..=MAX_PATHS).contains(&self.paths) {
-            return bad(format!(
-                "{} paths: 1 to {MAX_PATHS} are possible",
-                self.paths
-            ));
-        }
-        let counts = [
-            ("steps", self.steps),
-            ("sequences of a batch", self.batch as u64),
-            ("tokens of a sequence", self.seq_len as u64),
-            ("runs accumulated", self.accumulate as u64),
-        ];
-        if let Some((what, _)) = counts.iter().find(|(_, n)| *n == 0) {
-            return bad(format!("the number of {what} must be at least 1"));
-        }
-        if self.method == Method::Frozen && self.steps < self.paths as u64 {
-            let (steps, paths) = (self.steps, self.paths);
-            return bad(format!(
-                "{steps} steps are too few to train {paths} paths one after the other"
-            ));
-        }
-        self.check_numbers()
-    }
-
-    fn check_numbers(&self) -> Result<(), TrainError> {
-        let o = &self.optimizer;
-        let not_negative = [
-            ("the learning rate of shared weights", o.rates.shared),
-            ("the learning rate of scales", o.rates.scales),
-            ("the learning rate of the rest", o.rates.rest),
-            ("the final share of the learning rate", o.final_rate),
-            ("epsilon", o.eps),
-            ("the weight decay", o.decay),
-            ("the limit of the gradient's norm", o.clip),
-            ("the factor on hidden states", self.loss.hidden),
-            ("the factor on the text's loss", self.loss.text),
-            ("the factor on diversity", self.loss.diversity),
-            ("the exponent of importance", self.initial.exponent),
-        ];
-        for (what, value) in not_negative {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(TrainError::Setting(format!("{what} is {value}")));
-            }
-        }
-        for (what, value) in [("beta1", o.beta1), ("beta2", o.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                let what = format!("{what} is {value}, it must be from 0 to below 1");
-                return Err(TrainError::Setting(what));
-            }
-        }
-        match [o.rates.shared, o.rates.scales, o.rates.rest] {
-            [0.0, 0.0, 0.0] => Err(TrainError::Setting(
-                "all learning rates are 0: nothing would be trained".into(),
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// Tokens of one run of the graph; `None` if that overflows what inputs can index.
     pub fn tokens(&self) -> Option<usize> {
         let tokens = self.batch.checked_mul(self.seq_len)?;
@@ -265,7 +207,9 @@ impl Recipe {
 
     /// The names of the settings in which `other` differs, with both values.
     pub fn differences(&self, other: &Recipe) -> Vec<String> {
-        let values = [self, other].map(|r| serde_json::to_value(r).unwrap_or_default());
+        // By way of text, in which an f32 has no more digits than it needs.
+        let value = |r: &Recipe| serde_json::from_str(&serde_json::to_string(r).ok()?).ok();
+        let values = [self, other].map(|r| value(r).unwrap_or_default());
         let mut out = Vec::new();
         collect_differences("", &values[0], &values[1], &mut out);
         out
@@ -289,63 +233,4 @@ fn collect_differences(
         _ if a != b => out.push(format!("{at} {a} and {b}")),
         _ => {}
     }
-}
-
-/// A part of a run in which the same weights train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Binary paths that the student has.
-    pub paths: usize,
-    /// Leading paths that do not train.
-    pub frozen: usize,
-    /// Updates before this stage.
-    pub begin: u64,
-    /// Updates at its end.
-    pub end: u64,
-}
-
-impl Recipe {
-    /// The stages, in order: one, or for [`Method::Frozen`] one a path, of equal length.
-    pub fn stages(&self) -> Vec<Stage> {
-        let (paths, steps) = (self.paths, self.steps);
-        match self.method {
-            Method::Rabit | Method::Independent => vec![Stage {
-                paths,
-                frozen: 0,
-                begin: 0,
-                end: steps,
-            }],
-            Method::Frozen => (0..paths)
-                .map(|i| Stage {
-                    paths: i + 1,
-                    frozen: i,
-                    begin: share(steps, i, paths),
-                    end: share(steps, i + 1, paths),
-                })
-                .collect(),
-        }
-    }
-
-    /// The factor on the learning rates for update `step`, counted from 1, of `stage`: a linear
-    /// rise over the warm-up, then half a cosine that would reach the final share one update after
-    /// the last.
-    pub fn rate(&self, stage: &Stage, step: u64) -> f32 {
-        let (done, total) = (
-            (step - stage.begin) as f64,
-            (stage.end - stage.begin) as f64,
-        );
-        let warmup = (self.optimizer.warmup as f64).min(total);
-        if done <= warmup && warmup > 0.0 {
-            return (done / warmup) as f32;
-        }
-        let along = (done - warmup) / (total - warmup + 1.0);
-        let low = f64::from(self.optimizer.final_rate);
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * along).cos());
-        (low + (1.0 - low) * cosine) as f32
-    }
-}
-
-/// `part` of `parts` of `steps`, without overflow.
-fn share(steps: u64, part: usize, parts: usize) -> u64 {
-    (u128::from(steps) * part as u128 / parts as u128) as u64
 }
