@@ -55,10 +55,18 @@ pub fn write(
         manifest.hashes.insert(entry.name.clone(), hash);
     }
     let header_len = header(&manifest, &placed, NO_HASH).len();
+    if path.exists() && !path.is_file() {
+        // A device would be replaced by a file.
+        return Err(Error::invalid(path, "is no regular file"));
+    }
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
+    if !folder.is_dir() {
+        let reason = format!("there is no folder {}", folder.display());
+        return Err(Error::invalid(path, reason));
+    }
     let mut file = builder().prefix(".rbx-").tempfile_in(folder).map_err(io)?;
     let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     out.write_all(&vec![0; 8 + header_len]).map_err(io)?;

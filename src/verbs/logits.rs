@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rabitc::output;
 use rabitc_runtime::Session;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
@@ -158,19 +159,7 @@ impl Output {
     fn create(path: &Path, shape: [usize; 3]) -> Result<Output> {
         let name = || path.display().to_string();
         let header = header(shape).with_context(name)?;
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".logits-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As for any new file: what the user's mask leaves of this.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).with_context(name)?;
+        let file = output::beside(path)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&header).with_context(name)?;
         Ok(Output {
