@@ -56,7 +56,7 @@ pub(super) fn curves(runs: &[Run]) -> String {
             true,
             stepped(runs, |s| Some(s.gradient_norm)),
         ),
-        ("Learning rate", "rate", true, rates(runs)),
+        ("Learning rate", "rate", false, rates(runs)),
     ];
     let sections = charts.into_iter().map(|(title, y, log, lines)| {
         let axes = Axes {

@@ -77,7 +77,7 @@ fn summary(figures: &[Figures<'_>]) -> String {
         vec![
             f.label(),
             f.steps.to_string(),
-            millions(f.tokens),
+            count(f.tokens),
             value(f.first.map(|v| v.kl), 4),
             value(f.last.map(|v| v.kl), 4),
             value(f.first.map(|v| v.perplexity), 2),
@@ -96,10 +96,12 @@ fn summary(figures: &[Figures<'_>]) -> String {
            binarized weight.</p>\n"
 }
 
-fn millions(tokens: u64) -> String {
-    match tokens < 10_000_000 {
-        true => format!("{:.2} M", tokens as f64 / 1e6),
-        false => format!("{:.1} M", tokens as f64 / 1e6),
+/// A number of tokens.
+fn count(tokens: u64) -> String {
+    match tokens {
+        0..100_000 => tokens.to_string(),
+        100_000..10_000_000 => format!("{:.2} M", tokens as f64 / 1e6),
+        _ => format!("{:.1} M", tokens as f64 / 1e6),
     }
 }
 
