@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use indicatif::ProgressBar;
 
 /// Lets a write beyond a limit on the size of files fail like any other, so that it is an error
 /// with a message; without this the program would be ended by a signal.
@@ -22,32 +23,32 @@ pub fn survive_file_limits() -> Result<()> {
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens from here on: the first ^C, or termination signal, is a request, which is `said`;
-    /// the second ends the program at once.
-    pub fn listen(said: impl FnOnce() + Send + 'static) -> Result<Stop> {
+    /// Listens from here on: the first ^C, or termination signal, is a request, upon which `what`
+    /// is said above `bar`; the second ends the program at once.
+    #[cfg(unix)]
+    pub fn listen(bar: &ProgressBar, what: &'static str) -> Result<Stop> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
         let stop = Stop::default();
-        #[cfg(unix)]
-        {
-            use signal_hook::consts::{SIGINT, SIGTERM};
-            let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-            let (asked, mut said) = (stop.0.clone(), Some(said));
-            std::thread::Builder::new()
-                .name("signals".into())
-                .spawn(move || {
-                    for signal in signals.forever() {
-                        match said.take() {
-                            Some(said) => {
-                                asked.store(true, Ordering::Release);
-                                said();
-                            }
-                            None => signal_hook::low_level::exit(128 + signal),
-                        }
-                    }
-                })?;
-        }
-        #[cfg(not(unix))]
-        drop(said);
+        let (asked, bar) = (stop.0.clone(), bar.clone());
+        let listen = move || {
+            for signal in signals.forever() {
+                if asked.swap(true, Ordering::AcqRel) {
+                    signal_hook::low_level::exit(128 + signal);
+                }
+                bar.suspend(|| eprintln!("rabitc: {what}; once more stops at once"));
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(listen)?;
         Ok(stop)
+    }
+
+    /// Without signals, nothing asks: ^C ends the program at once.
+    #[cfg(not(unix))]
+    pub fn listen(_bar: &ProgressBar, _what: &'static str) -> Result<Stop> {
+        Ok(Stop::default())
     }
 
     /// Whether it was asked for.

@@ -107,7 +107,7 @@ impl Input {
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|e| anyhow::anyhow!("not a safetensors file, or damaged: {e}"))?;
         let Ok(tensor) = tensors.tensor("input_ids") else {
-            bail!("holds no tensor `input_ids`, but {:?}", tensors.names());
+            bail!("holds no tensor `input_ids`, but {}", some(tensors.names()));
         };
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
         let length = match shape {
@@ -135,6 +135,19 @@ impl Input {
             ids: ids.collect::<Result<_>>()?,
             length,
         })
+    }
+}
+
+/// The first of these names, and how many there are beside them.
+fn some(mut names: Vec<&str>) -> String {
+    const MOST: usize = 4;
+    names.sort_unstable();
+    let shown = names.iter().take(MOST).map(|name| format!("`{name}`"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "no tensor at all".into(),
+        1..=MOST => shown,
+        n => format!("{shown} and {} more", n - MOST),
     }
 }
 
@@ -217,6 +230,19 @@ mod tests {
         out
     }
 
+    /// A file with so many tensors, none of them of ids.
+    fn named(count: usize) -> Vec<u8> {
+        let tensors = (0..count).map(|n| {
+            let tensor = json!({"dtype": "U8", "shape": [1], "data_offsets": [n, n + 1]});
+            (format!("t{n}"), tensor)
+        });
+        let header = serde_json::Value::Object(tensors.collect()).to_string();
+        let mut out = (header.len() as u64).to_le_bytes().to_vec();
+        out.extend_from_slice(header.as_bytes());
+        out.resize(out.len() + count, 0);
+        out
+    }
+
     fn i64s(values: &[i64]) -> Vec<u8> {
         values.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
@@ -250,6 +276,8 @@ mod tests {
             (file("I64", &[2], &i64s(&[0, 1])), "shape [2]"),
             (file("I64", &[0, 2], &[]), "shape [0, 2]"),
             (file("F32", &[1, 1], &[0; 4]), "is F32"),
+            (named(1), "no tensor `input_ids`, but `t0`"),
+            (named(9), "but `t0`, `t1`, `t2`, `t3` and 5 more"),
             (b"no file".to_vec(), "not a safetensors file"),
         ] {
             let error = format!("{:#}", Input::parse(&bytes, 5).unwrap_err());

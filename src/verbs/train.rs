@@ -92,12 +92,7 @@ struct Bar {
 impl Bar {
     fn new(recipe: &Recipe) -> Result<Bar> {
         let bar = ui::progress(recipe.steps, Unit::Items, "training");
-        let shown = bar.clone();
-        let said = move || {
-            let what = "stopping after the update under way; once more stops at once";
-            shown.suspend(|| eprintln!("rabitc: {what}"));
-        };
-        let stop = Stop::listen(said)?;
+        let stop = Stop::listen(&bar, "stopping after the update under way")?;
         Ok(Bar { bar, stop })
     }
 }

@@ -38,12 +38,6 @@ fn killed(args: &[String], dir: &Path, updates: usize) {
     child.wait().unwrap();
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-s", name, &pid]).status();
-    assert!(sent.unwrap().success());
-}
-
 #[test]
 fn a_run_that_was_killed_goes_on_exactly() {
     let folder = tempfile::tempdir().unwrap();

@@ -89,6 +89,14 @@ pub fn limited(blocks: usize, args: &[&str]) -> String {
     said
 }
 
+/// Sends a signal, named as `kill` names it.
+#[cfg(unix)]
+pub fn signal(child: &std::process::Child, name: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
 /// How many files in `dir` have temporary names.
 pub fn unfinished(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir)

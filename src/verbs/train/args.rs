@@ -46,17 +46,18 @@ pub struct Args {
     /// Run with the reference interpreter, very slowly
     #[arg(long, hide = true)]
     pub reference: bool,
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
+    // Behind the others: their headings hold on.
     #[command(flatten)]
     pub student_args: StudentArgs,
     #[command(flatten)]
     pub training: TrainingArgs,
     #[command(flatten)]
     pub measuring: MeasuringArgs,
-    #[command(flatten)]
-    pub threads: ThreadArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
 }
 
 /// What the student is.

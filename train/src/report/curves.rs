@@ -11,63 +11,61 @@ type Points = Vec<(f64, f64)>;
 /// Measurements, the parts of the loss, the gradient and the learning rates, each by step. What no
 /// run has is left out.
 pub(super) fn curves(runs: &[Run]) -> String {
-    const KL: &str = "KL, nats";
-    let charts = [
-        (
-            "Validation: KL to the teacher",
-            KL,
-            true,
-            measured(runs, |v| v.kl),
-        ),
-        (
-            "Validation: perplexity",
-            "perplexity",
-            true,
-            measured(runs, |v| v.perplexity),
-        ),
-        (
-            "Training: KL to the teacher",
-            KL,
-            true,
-            stepped(runs, |s| Some(s.kl)),
-        ),
-        (
-            "Training: error of the hidden states",
-            "normalised error",
-            true,
-            stepped(runs, |s| s.hidden),
-        ),
-        (
-            "Training: cross-entropy with the text",
-            "nats",
-            true,
-            stepped(runs, |s| s.text),
-        ),
-        // Paths that are correlated negatively overlap negatively.
-        (
-            "Training: overlap of paths",
-            "share of the energy",
-            false,
-            stepped(runs, |s| s.diversity),
-        ),
-        (
-            "Training: norm of the gradient, before clipping",
-            "norm",
-            true,
-            stepped(runs, |s| Some(s.gradient_norm)),
-        ),
-        ("Learning rate", "rate", false, rates(runs)),
+    type Validated = fn(&ValidationRecord) -> f64;
+    let validated: [(&str, &str, Validated); 2] = [
+        ("Validation: KL to the teacher", "KL, nats", |v| v.kl),
+        ("Validation: perplexity", "perplexity", |v| v.perplexity),
     ];
-    let sections = charts.into_iter().map(|(title, y, log, lines)| {
-        let axes = Axes {
-            x: "step",
-            y,
-            log,
-            names: &[],
-        };
-        section(title, &chart(&lines, &axes))
-    });
-    sections.collect()
+    let mut out = String::new();
+    for (title, y, pick) in validated {
+        out += &curve(title, y, true, &measured(runs, pick));
+    }
+    for (title, y, log, pick) in PARTS {
+        out += &curve(title, y, log, &stepped(runs, pick));
+    }
+    out + &curve("Learning rate", "rate", false, &rates(runs))
+}
+
+/// What is recorded of every update: title, unit, whether the axis is logarithmic, and the value.
+const PARTS: [(&str, &str, bool, Pick); 5] = [
+    ("Training: KL to the teacher", "KL, nats", true, |s| {
+        Some(s.kl)
+    }),
+    (
+        "Training: error of the hidden states",
+        "normalised error",
+        true,
+        |s| s.hidden,
+    ),
+    ("Training: cross-entropy with the text", "nats", true, |s| {
+        s.text
+    }),
+    // Paths that are correlated negatively overlap negatively.
+    (
+        "Training: overlap of paths",
+        "share of the energy",
+        false,
+        |s| s.diversity,
+    ),
+    (
+        "Training: norm of the gradient, before clipping",
+        "norm",
+        true,
+        |s| Some(s.gradient_norm),
+    ),
+];
+
+/// A value of an update, if it has it.
+type Pick = fn(&StepRecord) -> Option<f64>;
+
+fn curve(title: &str, y: &str, log: bool, lines: &[Line]) -> String {
+    let axes = Axes {
+        x: "step",
+        y,
+        log,
+        names: &[],
+    };
+    section(title, &chart(lines, &axes))
 }
 
 /// A line for each run that has points.
@@ -81,7 +79,7 @@ fn lines(runs: &[Run], points: impl Fn(&Run) -> Points) -> Vec<Line> {
     lines.filter(|line| !line.points.is_empty()).collect()
 }
 
-fn stepped(runs: &[Run], pick: fn(&StepRecord) -> Option<f64>) -> Vec<Line> {
+fn stepped(runs: &[Run], pick: Pick) -> Vec<Line> {
     lines(runs, |run| {
         let steps = run.steps.iter();
         steps
