@@ -24,6 +24,9 @@ BASE = {
     "validate-every": "0",
 }
 
+# What is off unless a set says otherwise, and then not given.
+OFF = {"noise": "0", "noise-kind": "bigram"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -37,14 +40,14 @@ class Run:
 
     def settings(self):
         """All options."""
-        return BASE | dict(self.options)
+        return BASE | OFF | dict(self.options)
 
     def recipe(self):
         """The name without the seed."""
         settings = self.settings()
         words = [settings["method"], f"k{settings['paths']}", f"lr{settings['lr']}"]
         skipped = ("method", "paths", "lr", "seed", "validate-every")
-        changed = {k: v for k, v in self.options if k not in skipped and BASE[k] != v}
+        changed = {k: v for k, v in self.options if k not in skipped and (BASE | OFF)[k] != v}
         words += [f"{key}={value}" for key, value in changed.items()]
         if self.length == 0:
             words.append("start")
@@ -66,6 +69,8 @@ class Run:
         batch, seq_len = max(1, shape.batch // self.longer), shape.seq_len * self.longer
         words = ["--steps", steps, "--batch", batch, "--seq-len", seq_len]
         for key, value in self.settings().items():
+            if OFF.get(key) == value:
+                continue
             words += [f"--{key}", value]
         return [str(word) for word in words]
 
@@ -73,7 +78,7 @@ class Run:
 def run(length=1.0, longer=1, **options):
     """A run; options with underscores in place of dashes."""
     options = {key.replace("_", "-"): value for key, value in options.items()}
-    unknown = options.keys() - BASE.keys()
+    unknown = options.keys() - (BASE | OFF).keys()
     assert not unknown, unknown
     return Run(tuple(options.items()), length, longer)
 
@@ -140,6 +145,24 @@ def candidates():
     return seeded([run(**part) for part in parts])
 
 
+def noise():
+    """Kinds and amounts of noise in the text."""
+    parts = [
+        {"noise": "0.1"},
+        {"noise": "0.1", "noise_kind": "unigram"},
+        {"noise": "0.03", "noise_kind": "splice"},
+        {"noise": "0.2"},
+        {"noise": "0.1", "noise_kind": "splice"},
+        {"noise": "0.1", "lr": "5e-4"},
+        {"noise": "0.3"},
+        {"noise": "0.1", "longer": 2},
+        {"noise": "0.3", "noise_kind": "unigram"},
+        {"noise": "0.05"},
+        {"noise": "0.3", "noise_kind": "splice"},
+    ]
+    return seeded([run(**part) for part in parts])
+
+
 def curves():
     """Each initialisation, measured often, at full length and with shorter schedules."""
     inits = ("greedy", "iterative", "importance")
@@ -152,5 +175,6 @@ SETS = {
     "methods": methods,
     "ablation": ablation,
     "candidates": candidates,
+    "noise": noise,
     "steps-saved": curves,
 }

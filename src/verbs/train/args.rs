@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, NoiseKind, Optimizer, Rates, Recipe, Start,
+    WeightType,
 };
 
 use crate::open::{DeviceArgs, ThreadArgs};
@@ -191,6 +192,23 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub diversity: f32,
+    /// Probability of each token of the text to be replaced
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "P",
+        help_heading = "Training"
+    )]
+    pub noise: f32,
+    /// What tokens are replaced by: unigram (any token of the text), bigram (one that follows the
+    /// token before it elsewhere), splice (the same, and the text goes on there)
+    #[arg(
+        long,
+        default_value = "bigram",
+        value_name = "KIND",
+        help_heading = "Training"
+    )]
+    pub noise_kind: NoiseKind,
     /// AdamW's decay of the first moment
     #[arg(
         long,
@@ -320,6 +338,10 @@ impl Args {
                 hidden_norm: self.hidden_norm,
                 text: self.text_loss,
                 diversity: self.diversity,
+            },
+            noise: Noise {
+                rate: self.noise,
+                kind: self.noise_kind,
             },
             weights: self.weights,
             checkpoint_activations: self.checkpoint_activations,

@@ -68,6 +68,38 @@ word_attr! {
     }
 }
 
+word_attr! {
+    /// What tokens are replaced by.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum NoiseKind {
+        /// Any token of the text.
+        Unigram = "unigram",
+        /// What follows the token before it elsewhere in the text.
+        Bigram = "bigram",
+        /// The same, and the sequence goes on there.
+        Splice = "splice",
+    }
+}
+
+/// How the sequences that are trained on differ from the text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// The probability of each token to be replaced.
+    pub rate: f32,
+    /// What by.
+    pub kind: NoiseKind,
+}
+
+impl Default for Noise {
+    fn default() -> Noise {
+        Noise {
+            rate: 0.0,
+            kind: NoiseKind::Bigram,
+        }
+    }
+}
+
 /// Learning rates at their highest, by group of weights. A group of rate 0 is not trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
@@ -159,6 +191,9 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// The loss.
     pub loss: Loss,
+    /// Noise in the text.
+    #[serde(default)]
+    pub noise: Noise,
     /// What weights are held in.
     pub weights: WeightType,
     /// Whether cheap activations are computed again in the backward pass.
