@@ -25,7 +25,7 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {"noise": "0", "noise-kind": "bigram"}
+OFF = {"noise": "0", "noise-kind": "replace", "noise-order": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +149,16 @@ def noise():
     """Kinds and amounts of noise in the text."""
     parts = [
         {"noise": "0.1"},
-        {"noise": "0.1", "noise_kind": "unigram"},
-        {"noise": "0.03", "noise_kind": "splice"},
+        {"noise": "0.1", "noise_order": "0"},
+        {"noise": "0.2", "noise_order": "2"},
+        {"noise": "0.05", "noise_kind": "splice", "noise_order": "2"},
         {"noise": "0.2"},
-        {"noise": "0.1", "noise_kind": "splice"},
+        {"noise": "0.2", "noise_kind": "splice", "noise_order": "2"},
         {"noise": "0.1", "lr": "5e-4"},
         {"noise": "0.3"},
         {"noise": "0.1", "longer": 2},
-        {"noise": "0.3", "noise_kind": "unigram"},
-        {"noise": "0.05"},
-        {"noise": "0.3", "noise_kind": "splice"},
+        {"noise": "0.2", "noise_kind": "splice", "noise_order": "3"},
+        {"noise": "0.4", "noise_order": "2"},
     ]
     return seeded([run(**part) for part in parts])
 

@@ -18,7 +18,7 @@ pub struct Corpus {
 }
 
 /// A token of a corpus: which file, and which of its tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     file: u32,
     token: u32,
@@ -132,6 +132,12 @@ impl Corpus {
                 token: token as u32,
             })
         })
+    }
+
+    /// The tokens before a place, nearest first.
+    pub fn before(&self, place: Place) -> impl Iterator<Item = i32> {
+        let ids = &self.files[place.file as usize][..place.token as usize];
+        ids.iter().rev().copied()
     }
 
     /// The token at a place, if there is one.

@@ -1,28 +1,30 @@
 //! Other text out of the text there is.
 //!
 //! What a teacher says of a sequence is right whatever the sequence, so a student can learn from
-//! sequences that nobody wrote. They keep it from learning the text's contexts by heart when the
-//! text is read several times. Replacing tokens follows Xie et al., "Data noising as smoothing in
-//! neural network language models", arXiv 1703.02573.
+//! sequences that nobody wrote. They keep it from learning contexts by heart where a short text is
+//! read many times. The idea is that of Xie et al., "Data noising as smoothing in neural network
+//! language models", arXiv 1703.02573; here tokens are drawn from those that follow the same
+//! tokens elsewhere in the text, so that what comes out still resembles it.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
-use crate::recipe::{Noise, NoiseKind};
+use crate::recipe::{MOST_ORDER, Noise, NoiseKind};
 
 /// Keeps these draws apart from those of the order of the text.
 const SEED: u64 = 0x6e6f_6973_655f_7267;
+
+/// Bits of a token in a key.
+const BITS: u32 = 21;
 
 /// Makes sequences that differ from those of a corpus at random.
 pub struct Noiser {
     noise: Noise,
     seed: u64,
-    /// The places of each token that have another after them, token by token.
-    places: Vec<Place>,
-    /// Where those of a token begin; one more than there are tokens.
-    begins: Vec<usize>,
+    /// Every place with the tokens before it, nearest first, in the order of these.
+    places: Vec<(u64, Place)>,
 }
 
 impl Noiser {
@@ -31,82 +33,189 @@ impl Noiser {
         if noise.rate == 0.0 {
             return None;
         }
-        let followed = || {
-            corpus
-                .places()
-                .filter(|p| corpus.token(p.after()).is_some())
-        };
-        let id = |place: Place| corpus.token(place).unwrap_or(0) as usize;
-        let mut begins = Vec::new();
-        for place in followed() {
-            let id = id(place);
-            if begins.len() < id + 2 {
-                begins.resize(id + 2, 0);
-            }
-            begins[id + 1] += 1;
-        }
-        for i in 1..begins.len() {
-            begins[i] += begins[i - 1];
-        }
-        let (mut next, mut places) = (begins.clone(), vec![Place::default(); followed().count()]);
-        for place in followed() {
-            places[next[id(place)]] = place;
-            next[id(place)] += 1;
-        }
+        let mut places: Vec<_> = corpus
+            .places()
+            .map(|p| (key(corpus.before(p)), p))
+            .collect();
+        places.sort_unstable();
         Some(Noiser {
             noise,
             seed,
             places,
-            begins,
         })
     }
 
-    /// The sequence of `len` tokens that begins at `place`, with noise that depends on nothing but
-    /// the seed and `number`.
+    /// `len` tokens from `place` on, with noise that depends on nothing but the seed and `number`.
     pub fn sequence(&self, corpus: &Corpus, place: Place, len: usize, number: u64) -> Vec<i32> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ SEED);
         rng.set_stream(number);
         let mut place = place;
         let mut out: Vec<i32> = Vec::with_capacity(len);
-        for _ in 0..len {
-            let drawn = self.draw(&mut rng, out.last().copied());
-            let other = drawn.or_else(|| match corpus.token(place) {
-                Some(_) => None,
-                // Behind the end of a file, where a jump may have led.
-                None => self.any(&mut rng),
-            });
-            if let Some(other) = other {
-                if self.noise.kind == NoiseKind::Splice {
-                    place = other;
-                }
-                out.push(corpus.token(other).unwrap_or(0));
+        while out.len() < len {
+            // A file may end in a sequence that went on elsewhere.
+            let ends = corpus.token(place).is_none();
+            let noisy = self.is_noisy(&mut rng) && !out.is_empty();
+            let from = if noisy || ends {
+                self.draw(&mut rng, &out)
             } else {
-                out.push(corpus.token(place).unwrap_or(0));
+                place
+            };
+            if ends || self.noise.kind == NoiseKind::Splice {
+                place = from;
             }
+            out.extend(corpus.token(from));
             place = place.after();
         }
         out
     }
 
-    /// The place to take a token from in place of the next, if the dice say so.
-    fn draw(&self, rng: &mut ChaCha8Rng, last: Option<i32>) -> Option<Place> {
+    fn is_noisy(&self, rng: &mut ChaCha8Rng) -> bool {
         let share = (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32;
-        if share >= self.noise.rate {
-            return None;
-        }
-        match self.noise.kind {
-            NoiseKind::Unigram => self.any(rng),
-            NoiseKind::Bigram | NoiseKind::Splice => {
-                let last = usize::try_from(last?).ok()?;
-                let begin = *self.begins.get(last)?;
-                let count = self.begins.get(last + 1)? - begin;
-                (count > 0).then(|| self.places[begin + below(rng, count)].after())
+        share < self.noise.rate
+    }
+
+    /// A place at random after the same tokens as `before` ends in: as many of them as are asked
+    /// for, fewer if the text has them only once.
+    fn draw(&self, rng: &mut ChaCha8Rng, before: &[i32]) -> Place {
+        let key = key(before.iter().rev().copied());
+        let found = (0..=self.noise.order.min(before.len()))
+            .rev()
+            .map(|order| {
+                let rest = (MOST_ORDER - order) as u32 * BITS;
+                let (low, size) = (key >> rest << rest, 1u64 << rest);
+                let begin = self.places.partition_point(|(k, _)| *k < low);
+                let end = self.places.partition_point(|(k, _)| *k < low + size);
+                &self.places[begin..end]
+            })
+            .find(|places| places.len() > 1);
+        let places = found.unwrap_or(&self.places);
+        places[below(rng, places.len())].1
+    }
+}
+
+/// The first [`MOST_ORDER`] tokens as one number; where there are fewer, zeros.
+fn key(before: impl Iterator<Item = i32>) -> u64 {
+    let tokens = before.map(|id| id as u64 + 1).chain(std::iter::repeat(0));
+    tokens
+        .take(MOST_ORDER)
+        .fold(0, |key, id| key << BITS | id & ((1 << BITS) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn corpus(files: &[Vec<i32>]) -> Corpus {
+        let names = files.iter().map(|_| PathBuf::from("text")).collect();
+        Corpus::of_tokens(files.to_vec(), names)
+    }
+
+    /// Files of tokens of which each occurs often.
+    fn files() -> impl Strategy<Value = Vec<Vec<i32>>> {
+        prop::collection::vec(prop::collection::vec(0i32..5, 40..80), 1..4)
+    }
+
+    fn noiser(corpus: &Corpus, rate: f32, kind: NoiseKind, order: usize) -> Noiser {
+        Noiser::new(corpus, Noise { rate, kind, order }, 7).unwrap()
+    }
+
+    #[test]
+    fn no_noise_is_none() {
+        let corpus = corpus(&[vec![1, 2, 3]]);
+        assert!(Noiser::new(&corpus, Noise::default(), 0).is_none());
+    }
+
+    /// Whether `tokens` stand side by side somewhere in the files.
+    fn occurs(files: &[Vec<i32>], tokens: &[i32]) -> bool {
+        let mut windows = files.iter().flat_map(|f| f.windows(tokens.len()));
+        windows.any(|w| w == tokens)
+    }
+
+    proptest! {
+        /// Where every token is drawn after the one before it, every pair is one of the text's.
+        #[test]
+        fn tokens_follow_what_they_are_drawn_after(
+            files in files(),
+            splice in any::<bool>(),
+            number in any::<u64>(),
+        ) {
+            // A token that ends a file and occurs nowhere else has no other after it.
+            let mut files = files;
+            files.iter_mut().for_each(|f| { let first = f[..2].to_vec(); f.extend(first) });
+            let corpus = corpus(&files);
+            let kind = if splice { NoiseKind::Splice } else { NoiseKind::Replace };
+            let start = corpus.places().next().unwrap();
+            let out = noiser(&corpus, 1.0, kind, 1).sequence(&corpus, start, 30, number);
+            prop_assert_eq!(out.len(), 30);
+            for pair in out.windows(2) {
+                let often = files.iter().flat_map(|f| &f[..f.len() - 1]);
+                if often.filter(|id| **id == pair[0]).count() > 1 {
+                    prop_assert!(occurs(&files, pair), "{pair:?}");
+                }
             }
+        }
+
+        /// A sequence depends on seed, place and number alone; its first token is the text's.
+        #[test]
+        fn sequences_repeat(files in files(), number in any::<u64>(), order in 0usize..=3) {
+            let corpus = corpus(&files);
+            let start = corpus.places().nth(3).unwrap();
+            let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, number);
+            let noiser_ = noiser(&corpus, 0.3, NoiseKind::Replace, order);
+            let first = draw(&noiser_);
+            prop_assert_eq!(first[0], files[0][3]);
+            draw(&noiser_);
+            prop_assert_eq!(&first, &draw(&noiser_));
+            prop_assert_eq!(&first, &draw(&noiser(&corpus, 0.3, NoiseKind::Replace, order)));
         }
     }
 
-    fn any(&self, rng: &mut ChaCha8Rng) -> Option<Place> {
-        let count = self.places.len();
-        (count > 0).then(|| self.places[below(rng, count)])
+    /// Tokens that are replaced are as many as were asked for; all others are the text's.
+    #[test]
+    fn the_rate_is_that_of_replaced_tokens() {
+        // No token occurs twice, so that whatever is drawn is another.
+        let corpus = corpus(&[(0..20_000).collect()]);
+        let start = corpus.places().next().unwrap();
+        let noiser = noiser(&corpus, 0.2, NoiseKind::Replace, 0);
+        let out = noiser.sequence(&corpus, start, 10_000, 1);
+        let changed = out.iter().zip(0..).filter(|(id, i)| *id != i).count();
+        // Five standard deviations of a binomial count.
+        assert!((changed as f64 - 2000.0).abs() < 5.0 * (10_000.0f64 * 0.2 * 0.8).sqrt());
+    }
+
+    /// After a splice the sequence is the text's again, from another place on.
+    #[test]
+    fn spliced_sequences_consist_of_stretches_of_the_text() {
+        let corpus = corpus(&[(0..20_000).collect()]);
+        let start = corpus.places().next().unwrap();
+        let noiser = noiser(&corpus, 0.01, NoiseKind::Splice, 2);
+        let out = noiser.sequence(&corpus, start, 10_000, 1);
+        let jumps = out.windows(2).filter(|w| w[1] != w[0] + 1).count();
+        assert!((50..150).contains(&jumps), "{jumps}");
+    }
+
+    /// The longest context that the text has twice is used.
+    #[test]
+    fn contexts_are_as_long_as_they_can_be() {
+        // 1 2 is followed by 3 and 4; 2 alone also by 9.
+        let text = vec![1, 2, 3, 1, 2, 4, 8, 2, 9];
+        let corpus = corpus(&[text]);
+        let noiser = noiser(&corpus, 1.0, NoiseKind::Replace, 3);
+        let drawn = |before: &[i32]| -> Vec<i32> {
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            let places = (0..50).map(|_| noiser.draw(&mut rng, before));
+            let mut ids: Vec<i32> = places.filter_map(|p| corpus.token(p)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(drawn(&[7, 1, 2]), [3, 4]);
+        assert_eq!(drawn(&[1, 2]), [3, 4]);
+        assert_eq!(drawn(&[5, 2]), [3, 4, 9]);
+        assert_eq!(drawn(&[5]).len(), 6);
     }
 }

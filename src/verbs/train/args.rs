@@ -192,7 +192,7 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub diversity: f32,
-    /// Probability of each token of the text to be replaced
+    /// Probability of each token of the text to be another
     #[arg(
         long,
         default_value_t = 0.0,
@@ -200,11 +200,13 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub noise: f32,
-    /// What tokens are replaced by: unigram (any token of the text), bigram (one that follows the
-    /// token before it elsewhere), splice (the same, and the text goes on there)
+    /// Which: one that follows the same N tokens elsewhere in the text, 0 to 3
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Training")]
+    pub noise_order: usize,
+    /// What happens then: replace (the text goes on as before) or splice (it goes on there)
     #[arg(
         long,
-        default_value = "bigram",
+        default_value = "replace",
         value_name = "KIND",
         help_heading = "Training"
     )]
@@ -342,6 +344,7 @@ impl Args {
             noise: Noise {
                 rate: self.noise,
                 kind: self.noise_kind,
+                order: self.noise_order,
             },
             weights: self.weights,
             checkpoint_activations: self.checkpoint_activations,

@@ -2,7 +2,7 @@
 
 use rabitc_passes::svid::MAX_PATHS;
 
-use super::{Method, Recipe};
+use super::{MOST_ORDER, Method, Noise, Recipe};
 use crate::error::TrainError;
 
 impl Recipe {
@@ -77,11 +77,20 @@ impl Recipe {
             ("the factor on the text's loss", self.loss.text),
             ("the factor on diversity", self.loss.diversity),
             ("the exponent of importance", self.initial.exponent),
+            ("the probability of noise", self.noise.rate),
         ];
         for (what, value) in not_negative {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(TrainError::Setting(format!("{what} is {value}")));
             }
+        }
+        let Noise { rate, order, .. } = self.noise;
+        if rate > 1.0 || order > MOST_ORDER {
+            let what = format!(
+                "noise with probability {rate} after {order} tokens: probabilities go to 1, and 0 \
+                 to {MOST_ORDER} tokens are possible"
+            );
+            return Err(TrainError::Setting(what));
         }
         // A gradient of 0 divides by epsilon alone.
         if !(o.eps > 0.0 && o.eps.is_finite()) {

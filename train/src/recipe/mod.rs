@@ -69,33 +69,37 @@ word_attr! {
 }
 
 word_attr! {
-    /// What tokens are replaced by.
+    /// What noise does with a token.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
     pub enum NoiseKind {
-        /// Any token of the text.
-        Unigram = "unigram",
-        /// What follows the token before it elsewhere in the text.
-        Bigram = "bigram",
-        /// The same, and the sequence goes on there.
+        /// It is replaced; the sequence goes on as before.
+        Replace = "replace",
+        /// The sequence goes on elsewhere in the text.
         Splice = "splice",
     }
 }
 
+/// The most tokens that noise looks back.
+pub const MOST_ORDER: usize = 3;
+
 /// How the sequences that are trained on differ from the text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// The probability of each token to be replaced.
+    /// The probability of each token to be another.
     pub rate: f32,
-    /// What by.
+    /// What happens to it.
     pub kind: NoiseKind,
+    /// Tokens before it after which the other is found in the text, at most [`MOST_ORDER`].
+    pub order: usize,
 }
 
 impl Default for Noise {
     fn default() -> Noise {
         Noise {
             rate: 0.0,
-            kind: NoiseKind::Bigram,
+            kind: NoiseKind::Replace,
+            order: 1,
         }
     }
 }
