@@ -149,15 +149,15 @@ def candidates():
 def noise():
     """Kinds and amounts of noise in the text."""
     parts = [
-        {"noise": "0.1"},
         {"noise": "0.3"},
-        {"noise": "0.2", "noise_kind": "splice", "noise_order": "2"},
-        {"noise": "0.3", "noise_order": "2"},
-        {"noise": "0.2", "noise_kind": "splice"},
-        {"noise": "0.1", "noise_order": "0"},
-        {"noise": "0.2", "longer": 2},
-        {"noise": "0.2", "lr": "5e-4"},
+        {"noise": "0.15"},
+        {"noise": "0.3", "noise_order": "0"},
+        {"noise": "0.5"},
         {"noise": "0.5", "noise_order": "2"},
+        {"noise": "0.3", "lr": "5e-4"},
+        {"noise": "0.3", "longer": 2},
+        {"noise": "0.15", "noise_order": "0"},
+        {"noise": "0.2", "noise_kind": "splice"},
     ]
     return seeded([run(**part) for part in parts])
 

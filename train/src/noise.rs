@@ -25,6 +25,8 @@ pub struct Noiser {
     seed: u64,
     /// Every place with the tokens before it, nearest first, in the order of these.
     places: Vec<(u64, Place)>,
+    /// Where the places after each token begin: by the first part of the key, and the end.
+    begins: Vec<usize>,
 }
 
 impl Noiser {
@@ -38,10 +40,16 @@ impl Noiser {
             .map(|p| (key(corpus.before(p)), p))
             .collect();
         places.sort_unstable();
+        let mut begins = Vec::new();
+        for (i, (key, _)) in places.iter().enumerate() {
+            begins.resize(begins.len().max(first(*key) + 1), i);
+        }
+        begins.push(places.len());
         Some(Noiser {
             noise,
             seed,
             places,
+            begins,
         })
     }
 
@@ -78,19 +86,34 @@ impl Noiser {
     /// for, fewer if the text has them only once.
     fn draw(&self, rng: &mut ChaCha8Rng, before: &[i32]) -> Place {
         let key = key(before.iter().rev().copied());
-        let found = (0..=self.noise.order.min(before.len()))
-            .rev()
-            .map(|order| {
-                let rest = (MOST_ORDER - order) as u32 * BITS;
-                let (low, size) = (key >> rest << rest, 1u64 << rest);
-                let begin = self.places.partition_point(|(k, _)| *k < low);
-                let end = self.places.partition_point(|(k, _)| *k < low + size);
-                &self.places[begin..end]
-            })
-            .find(|places| places.len() > 1);
+        let orders = (1..=self.noise.order.min(before.len())).rev();
+        let found = orders.map(|order| self.after(key, order));
+        let found = found.into_iter().find(|places| places.len() > 1);
         let places = found.unwrap_or(&self.places);
         places[below(rng, places.len())].1
     }
+
+    /// The places after the first `order` tokens of a key, at least 1.
+    fn after(&self, key: u64, order: usize) -> &[(u64, Place)] {
+        let begin = |token: usize| self.begins.get(token).copied();
+        let (Some(begin), Some(end)) = (begin(first(key)), begin(first(key) + 1)) else {
+            return &[];
+        };
+        let places = &self.places[begin..end];
+        if order == 1 {
+            return places;
+        }
+        let rest = (MOST_ORDER - order) as u32 * BITS;
+        let (low, size) = (key >> rest << rest, 1u64 << rest);
+        let begin = places.partition_point(|(k, _)| *k < low);
+        let end = places.partition_point(|(k, _)| *k < low + size);
+        &places[begin..end]
+    }
+}
+
+/// The first part of a key: a token's id and 1, or 0 where there is none.
+fn first(key: u64) -> usize {
+    (key >> ((MOST_ORDER - 1) as u32 * BITS)) as usize
 }
 
 /// The first [`MOST_ORDER`] tokens as one number; where there are fewer, zeros.
