@@ -8,11 +8,11 @@ use crate::batches::Position;
 use crate::corpus::Corpus;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
-use crate::metrics::{METRICS, StepRecord, ValidationRecord};
+use crate::metrics::{StepRecord, ValidationRecord};
 use crate::plan::{self, Plan};
 use crate::recipe::Recipe;
 use crate::resume;
-use crate::store::{self, HeldState, RunState, Saved};
+use crate::store::{self, HeldState, METRICS, RunState, Saved};
 use crate::teacher::Teacher;
 use crate::validation::Held;
 
@@ -121,12 +121,13 @@ impl Job<'_> {
                 "holds a run at step {step}: give --resume to go on with it, or another folder"
             ));
         }
-        if let Some(difference) = resume::difference(self, &saved.state)? {
+        if let Some(difference) = resume::difference(&saved.state, &self.new_state()?) {
             return refuse(difference);
         }
         Ok(Some(saved))
     }
 
+    /// Where the run is before its first update.
     pub(crate) fn new_state(&self) -> Result<RunState, TrainError> {
         Ok(RunState {
             step: 0,
@@ -142,7 +143,7 @@ impl Job<'_> {
     }
 
     /// What the run is measured on, as a checkpoint names it.
-    pub(crate) fn held_state(&self) -> Option<HeldState> {
+    fn held_state(&self) -> Option<HeldState> {
         self.held.as_ref().map(|held| HeldState {
             text: held.corpus.hash(),
             window: held.window,

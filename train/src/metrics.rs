@@ -10,10 +10,7 @@ use crate::diagnostics::LayerReport;
 use crate::error::TrainError;
 use crate::memory::MemoryPlan;
 use crate::recipe::Recipe;
-use crate::store::write_text;
-
-/// The file in a run's folder.
-pub const METRICS: &str = "metrics.jsonl";
+use crate::store::{METRICS, write_text};
 
 /// One line. The names are an interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,40 +1,39 @@
 //! What must be the same when a run goes on.
 
-use crate::error::TrainError;
-use crate::job::Job;
 use crate::store::{HeldState, RunState};
-use crate::teacher::Teacher;
 
-/// Why `job` is not the run that `state` is of, if it is not: what differs, saved before given.
-/// When a run measures and saves, and what runs it, may change.
-pub(crate) fn difference(job: &Job<'_>, state: &RunState) -> Result<Option<String>, TrainError> {
-    let settings = state.recipe.differences(job.recipe);
+/// Why the run `given` is not the one that was `saved`, if it is not: what differs. When a run
+/// measures and saves, and what runs it, may change; how far it is does not count.
+pub(crate) fn difference(saved: &RunState, given: &RunState) -> Option<String> {
+    let settings = saved.recipe.differences(&given.recipe);
     if !settings.is_empty() {
-        return Ok(Some(format!(
+        return Some(format!(
             "cannot go on with other settings (saved and given): {}",
             settings.join("; ")
-        )));
+        ));
     }
-    let (ours, theirs) = (job.teacher.buffers.name(), &state.buffers);
-    if theirs != ours {
-        return Ok(Some(format!(
+    if saved.buffers != given.buffers {
+        let (theirs, ours) = (&saved.buffers, &given.buffers);
+        return Some(format!(
             "cannot go on with another --rope-precision: its rotary frequencies are {theirs}, not \
              {ours}"
-        )));
+        ));
     }
-    if state.teacher != job.teacher.fingerprint()? {
-        let name = &job.teacher.name;
-        return Ok(Some(format!(
-            "was trained towards another teacher than {name}"
-        )));
+    let texts = [
+        (
+            &saved.teacher,
+            &given.teacher,
+            "was trained towards another teacher",
+        ),
+        (&saved.text, &given.text, "was trained on another text"),
+    ];
+    if let Some((.., what)) = texts.into_iter().find(|(a, b, _)| a != b) {
+        return Some(what.into());
     }
-    if state.student != job.student.map(Teacher::fingerprint).transpose()? {
-        return Ok(Some("started from another --student".into()));
+    if saved.student != given.student {
+        return Some("started from another --student".into());
     }
-    if state.text != job.corpus.hash() {
-        return Ok(Some("was trained on another text".into()));
-    }
-    Ok(measured(state.held.as_ref(), job.held_state().as_ref()))
+    measured(saved.held.as_ref(), given.held.as_ref())
 }
 
 /// What differs in what the run is measured on: measurements of one run are of one text.

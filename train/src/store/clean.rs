@@ -5,9 +5,8 @@ use std::path::Path;
 
 use super::atomic::UNFINISHED;
 use super::side::SIDE_FILES;
-use super::{Lock, MODEL, OPTIMIZER, OPTIMIZER_END};
+use super::{Lock, METRICS, MODEL, OPTIMIZER, OPTIMIZER_END};
 use crate::error::TrainError;
-use crate::metrics::METRICS;
 
 /// Removes from `dir` what interrupted runs left: files under their temporary names, and
 /// optimizer's files of other steps than `keep`. Nothing else is touched, whatever its name begins

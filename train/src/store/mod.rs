@@ -29,6 +29,8 @@ use crate::recipe::Recipe;
 
 /// The model's file.
 pub const MODEL: &str = "model.safetensors";
+/// The file of measurements.
+pub const METRICS: &str = "metrics.jsonl";
 /// What the name of the optimizer's file begins with.
 const OPTIMIZER: &str = "optimizer-";
 /// What it ends with, after the step.
