@@ -30,6 +30,7 @@ pub mod interpreter;
 pub mod job;
 pub mod memory;
 pub mod metrics;
+pub mod noise;
 pub mod plan;
 pub mod recipe;
 pub mod report;

@@ -47,7 +47,14 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
     };
     let (from, recipe) = (state.step, job.recipe);
     let (seq_len, batch, seed) = (recipe.seq_len, recipe.batch, recipe.seed);
-    let batches = Batches::new(job.corpus, seq_len, batch, seed, state.position)?;
+    let batches = Batches::new(
+        job.corpus,
+        seq_len,
+        batch,
+        seed,
+        recipe.noise,
+        state.position,
+    )?;
     create_folder(job.dir)?;
     let lock = match earlier {
         Some(lock) => Some(lock),

@@ -68,6 +68,42 @@ word_attr! {
     }
 }
 
+word_attr! {
+    /// What noise does with a token.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum NoiseKind {
+        /// It is replaced; the sequence goes on as before.
+        Replace = "replace",
+        /// The sequence goes on elsewhere in the text.
+        Splice = "splice",
+    }
+}
+
+/// The most tokens that noise looks back.
+pub const MOST_ORDER: usize = 3;
+
+/// How the sequences that are trained on differ from the text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// The probability of each token to be another.
+    pub rate: f32,
+    /// What happens to it.
+    pub kind: NoiseKind,
+    /// Tokens before it after which the other is found in the text, at most [`MOST_ORDER`].
+    pub order: usize,
+}
+
+impl Default for Noise {
+    fn default() -> Noise {
+        Noise {
+            rate: 0.0,
+            kind: NoiseKind::Replace,
+            order: 1,
+        }
+    }
+}
+
 /// Learning rates at their highest, by group of weights. A group of rate 0 is not trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
@@ -159,6 +195,9 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// The loss.
     pub loss: Loss,
+    /// Noise in the text.
+    #[serde(default)]
+    pub noise: Noise,
     /// What weights are held in.
     pub weights: WeightType,
     /// Whether cheap activations are computed again in the backward pass.

@@ -17,7 +17,7 @@ use rabitc_train::engine::{Engine, EngineError};
 use rabitc_train::job::{Cadence, Engines, Job, Observer};
 use rabitc_train::metrics::{self, Record, StepRecord, ValidationRecord};
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
 };
 use rabitc_train::teacher::Teacher;
 use rabitc_train::validation::Held;
@@ -112,6 +112,7 @@ pub(crate) fn recipe() -> Recipe {
             text: 0.0,
             diversity: 0.0,
         },
+        noise: Noise::default(),
         weights: WeightType::F32,
         checkpoint_activations: false,
         seed: 3,

@@ -1,6 +1,6 @@
 //! Runs that stop, and go on as if they had not.
 
-use rabitc_train::recipe::Method;
+use rabitc_train::recipe::{Method, NoiseKind};
 use rabitc_train::store::Saved;
 
 use super::failing::{Failing, Fault};
@@ -31,10 +31,18 @@ fn data(file: &[u8]) -> &[u8] {
 #[test]
 fn going_on_changes_nothing() {
     let model = Model::new(1);
-    for (method, accumulate) in [(Method::Rabit, 2), (Method::Frozen, 1)] {
+    for (method, accumulate, kind) in [
+        (Method::Rabit, 2, NoiseKind::Splice),
+        (Method::Frozen, 1, NoiseKind::Replace),
+    ] {
         let mut recipe = recipe();
         recipe.method = method;
         recipe.accumulate = accumulate;
+        recipe.noise = Noise {
+            rate: 0.2,
+            kind,
+            order: 2,
+        };
         let setting = Setting::new(&model, recipe);
         let whole = tempfile::tempdir().unwrap();
         setting.run(whole.path(), false, &Cpu).unwrap();
@@ -142,6 +150,12 @@ fn what_does_not_fit_is_refused() {
         "no dense linear layer has a name that matches `*moe*`",
     );
     refused(&|s| s.recipe.initial.tokens = 0, "importance");
+    refused(
+        &|s| s.recipe.noise.rate = 1.5,
+        "the probability of noise is 1.5; it must be from 0 to 1",
+    );
+    refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
+    refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
     refused(
         &|s| s.recipe.accumulate = usize::MAX,
         "more tokens than can be counted",
