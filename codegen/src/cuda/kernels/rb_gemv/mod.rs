@@ -16,11 +16,14 @@
 //! quantisation does not depend on, is a factor at the end.
 
 mod body;
+mod exchange;
 mod shape;
 
 pub use shape::HALF_SHARED;
 
 use rabitc_rbx::SmArch;
+
+use exchange::{EXCHANGE, NO_EXCHANGE};
 
 use super::copies::ASYNC_COPY;
 use super::finish::Finish;
@@ -122,6 +125,7 @@ impl CudaSpec for RbGemv {
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(if clusters { EXCHANGE } else { NO_EXCHANGE })
             .helper(ASYNC_COPY)
             .helper(UNPACK_F16)
             .helper(BINARY_MMA)
@@ -161,7 +165,8 @@ impl RbGemv {
         for (name, at) in shape::PLACES.into_iter().zip(self.places()) {
             b = b.int(name, at);
         }
-        b.flag("EVEN", self.even())
+        b.int("UNDER_WAY", self.under_way(arch))
+            .flag("EVEN", self.even())
     }
 
     /// Constants that follow from how the work is cut.
