@@ -24,7 +24,7 @@ pub const BEGIN: &str = r#"
   const int chunks = (split + 1) * CHUNKS / SPLITS - first_chunk;
   const int set_warp = warp % SET_WARPS, chunk_warp = warp / SET_WARPS;
 
-  allow_next();
+  if (NEXT_AT_ONCE) allow_next();
   const u32 inbox_full = (u32)__cvta_generic_to_shared(shared + INBOX_FULL_AT);
   if (SPLITS > 1) {
     if (threadIdx.x == 0) expect_stores(inbox_full, (SPLITS * OWNED * SEGMENTS + (NORM ? SPLITS : 0)) * 4);
@@ -138,6 +138,7 @@ pub const COUNT: &str = r#"
       }
     }
     most = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most)));
+    if (!NEXT_AT_ONCE && round == 0) allow_next();
     const float inverse = most > 0.0f ? __fdividef((float)LIMIT, most) : 0.0f, unit = most * (1.0f / LIMIT);
     uint4 planes[STEPS];
     int sum = 0;

@@ -49,6 +49,15 @@ pub enum Alone {
     Registers,
 }
 
+/// From when on the blocks of the next kernel may be placed, which begin to fetch at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// From the start: it has the most time to fetch.
+    AtOnce,
+    /// When this kernel's inputs have arrived, which then do not queue behind what the next fetches.
+    AfterInputs,
+}
+
 /// How the work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvTile {
@@ -62,6 +71,8 @@ pub struct GemvTile {
     pub slots: usize,
     /// What keeps a second block of the kernel away.
     pub alone: Alone,
+    /// From when on the next kernel may begin.
+    pub next: Next,
 }
 
 /// The product of a layer with one token, or with each of several.
@@ -115,7 +126,11 @@ impl CudaSpec for RbGemv {
         };
         let problem = self.problem_name();
         let (splits, clusters, warps, slots) = (t.splits, t.clusters, t.warps, t.slots);
-        format!("{problem}_s{splits}c{clusters}w{warps}d{slots}{alone}")
+        let next = match t.next {
+            Next::AtOnce => "",
+            Next::AfterInputs => "n",
+        };
+        format!("{problem}_s{splits}c{clusters}w{warps}d{slots}{alone}{next}")
     }
 
     fn source(&self, arch: SmArch) -> Source {
@@ -166,6 +181,7 @@ impl RbGemv {
             b = b.int(name, at);
         }
         b.int("UNDER_WAY", self.under_way(arch))
+            .flag("NEXT_AT_ONCE", t.next == Next::AtOnce)
             .flag("EVEN", self.even())
     }
 
