@@ -29,12 +29,12 @@ pub const BEGIN: &str = r#"
   if (SPLITS > 1) {
     if (threadIdx.x == 0) expect_stores(inbox_full, (SPLITS * OWNED * SEGMENTS + (NORM ? SPLITS : 0)) * 4);
     __syncwarp();
-    cluster_arrive();
+    cluster_begun();
   }
   if (ALL_WARPS > WARPS && warp >= WARPS) {
     // These only hold registers; they meet the others where those meet.
-    __syncthreads();
     if (SPLITS > 1) cluster_wait();
+    __syncthreads();
     return;
   }
 
@@ -88,6 +88,7 @@ pub const BEGIN: &str = r#"
     if (n >= UNDER_WAY) copies_wait<UNDER_WAY - 1>();
     request(n);
   }
+  if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
   wait_for_previous();
 "#;
 
@@ -230,7 +231,6 @@ pub const FINISH: &str = r#"
 #pragma unroll
     for (int w = 0; w < CHUNK_WARPS; w++) norm_square += squares[w];
   }
-  if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
 
   // SHARE lanes add up a row of a segment; the segments of a row are neighbours.
   const int last_row = min(segment_rows - begin * 16, tiles * 16);

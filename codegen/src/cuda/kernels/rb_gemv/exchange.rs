@@ -5,6 +5,8 @@
 
 /// Stores that a barrier of the receiving block counts.
 pub const EXCHANGE: &str = r#"
+// Tells the cluster that this block runs. It publishes nothing but what `expect_stores` did.
+__device__ __forceinline__ void cluster_begun() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 // Makes `barrier` wait for so many bytes.
 __device__ __forceinline__ void expect_stores(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(barrier) : "memory");
@@ -28,6 +30,7 @@ __device__ __forceinline__ void wait_for_stores(u32 barrier) {
 
 /// The same names where a block is alone.
 pub const NO_EXCHANGE: &str = r#"
+__device__ __forceinline__ void cluster_begun() {}
 __device__ __forceinline__ void expect_stores(u32, u32) {}
 __device__ __forceinline__ void store_async(float* p, int, float v, u32) { *p = v; }
 __device__ __forceinline__ void wait_for_stores(u32) {}
