@@ -15,7 +15,7 @@ use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 const KIND: Kind = Kind {
     unit: 0.5e-6,
     turn: 0.1e-6,
-    exchange: 0.2e-6,
+    exchange: 0.45e-6,
     item: 0.2e-6,
     leaves_room: None,
 };
@@ -46,7 +46,10 @@ impl Cut for RbGemv {
     fn work(&self, arch: SmArch) -> Work {
         let tile = &self.tile;
         let threads = self.all_warps() * 32;
-        let bytes = self.tiles() * self.rounds() * self.stage_bytes();
+        let signs = self.tiles() * self.rounds() * self.stage_bytes();
+        // x and its scales come from the cache, but on the way that signs take.
+        let inputs = self.layout.input_tiles().div_ceil(tile.splits) * 256;
+        let bytes = signs + inputs * (4 + 2 * self.sets());
         // One block a multiprocessor, which leaves the next kernel's room and time.
         let room = tile.alone == alone(self, arch)
             && tile.next == next(self, arch)
@@ -64,7 +67,7 @@ impl Cut for RbGemv {
             registers: REGISTERS,
             shared: self.shared_bytes(),
             bytes,
-            in_flight: (tile.slots * self.stage_bytes()).min(bytes),
+            in_flight: (tile.slots * self.stage_bytes()).min(signs) + (bytes - signs),
             units: self.rounds() * self.steps(),
             matrix: counted * tile.warps.div_ceil(SCHEDULERS),
             items: (self.rows() * self.paired()).div_ceil(tile.splits * tile.warps * 32),
