@@ -8,9 +8,10 @@
 //! A warp owns a path and a share of the inputs: it quantises them in registers, with a scale of
 //! its own, and counts them for all row tiles of its block. So nothing is exchanged between
 //! reading x and the sums of the rows, which meet in shared memory, and in a cluster of blocks
-//! that split the inputs in that of the block that finishes the row. A lane asks for the signs that
-//! it will need before the kernel ahead has ended, into its own part of shared memory, so that no
-//! barrier stands before their use.
+//! that split the inputs in that of the block that finishes the row, which waits for what it is sent
+//! and for nothing else. A lane asks for the signs that it will need before the kernel ahead has
+//! ended, into its own part of shared memory, so that no barrier stands before their use; it has no
+//! more of them under way than the memory needs, since the inputs of both kernels queue behind them.
 //!
 //! An RMSNorm ahead of the product costs nothing here: its weight is part of h, and 1/rms, which
 //! quantisation does not depend on, is a factor at the end.
