@@ -6,16 +6,16 @@
 use rabitc_rbx::SmArch;
 
 use super::cost::{Kind, SCHEDULERS, Work};
-use super::gemv_tile::{self, alone, blocks, most_signs, with};
+use super::gemv_tile::{self, alone, blocks, most_signs, next, with};
 use super::product::{Cut, Task};
 use crate::cuda::kernels::finish::Finish;
-use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 
 /// See [`Kind`].
 const KIND: Kind = Kind {
     unit: 0.5e-6,
     turn: 0.1e-6,
-    exchange: 0.8e-6,
+    exchange: 0.45e-6,
     item: 0.2e-6,
     leaves_room: None,
 };
@@ -25,8 +25,8 @@ impl Cut for RbGemv {
         self.problem_name()
     }
 
-    /// [`super::gemv_tile::candidates`], each also with fewer or more clusters, fewer signs under way, and kept alone
-    /// otherwise.
+    /// [`super::gemv_tile::candidates`], each also with fewer or more clusters, fewer signs under way,
+    /// kept alone otherwise, and with another moment for the next kernel to begin.
     fn candidates(&self, arch: SmArch) -> Vec<RbGemv> {
         let mut cuts: Vec<RbGemv> = Vec::new();
         let first = gemv_tile::candidates(self, arch);
@@ -46,9 +46,13 @@ impl Cut for RbGemv {
     fn work(&self, arch: SmArch) -> Work {
         let tile = &self.tile;
         let threads = self.all_warps() * 32;
-        let bytes = self.tiles() * self.rounds() * self.stage_bytes();
-        // One block a multiprocessor, and what keeps it the only one of its kernel there.
+        let signs = self.tiles() * self.rounds() * self.stage_bytes();
+        // x and its scales come from the cache, but on the way that signs take.
+        let inputs = self.layout.input_tiles().div_ceil(tile.splits) * 256;
+        let bytes = signs + inputs * (4 + 2 * self.sets());
+        // One block a multiprocessor, which leaves the next kernel's room and time.
         let room = tile.alone == alone(self, arch)
+            && tile.next == next(self, arch)
             && self.grid() <= blocks(arch, tile.splits)
             && tile.slots * self.stage_bytes() <= most_signs(tile.alone, arch);
         let counted = self.tiles() * self.rounds() * self.steps() * (self.planes / 8);
@@ -63,7 +67,7 @@ impl Cut for RbGemv {
             registers: REGISTERS,
             shared: self.shared_bytes(),
             bytes,
-            in_flight: (tile.slots * self.stage_bytes()).min(bytes),
+            in_flight: (tile.slots * self.stage_bytes()).min(signs) + (bytes - signs),
             units: self.rounds() * self.steps(),
             matrix: counted * tile.warps.div_ceil(SCHEDULERS),
             items: (self.rows() * self.paired()).div_ceil(tile.splits * tile.warps * 32),
@@ -102,6 +106,10 @@ fn variations(tile: GemvTile, arch: SmArch) -> Vec<GemvTile> {
         true => &[Alone::Shared, Alone::Registers, Alone::No],
         false => &[Alone::No],
     };
+    let nexts: &[Next] = match arch.has_clusters() {
+        true => &[Next::AtOnce, Next::AfterInputs],
+        false => &[Next::AtOnce],
+    };
     // Of clusters, fewer can be placed than multiprocessors suggest.
     let fewer = tile.clusters * 15 / 16;
     let clusters = [tile.clusters, fewer, tile.clusters / 2, tile.clusters * 2];
@@ -115,12 +123,13 @@ fn variations(tile: GemvTile, arch: SmArch) -> Vec<GemvTile> {
     for &alone in alone {
         for clusters in clusters.into_iter().filter(|n| *n > 0) {
             for slots in slots.into_iter().filter(|n| *n > 0) {
-                all.push(GemvTile {
+                all.extend(nexts.iter().map(|&next| GemvTile {
                     alone,
                     clusters,
                     slots,
+                    next,
                     ..tile
-                });
+                }));
             }
         }
     }

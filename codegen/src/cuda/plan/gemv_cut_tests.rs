@@ -33,6 +33,7 @@ fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {
             warps: 1,
             slots: 1,
             alone: Alone::No,
+            next: Next::AtOnce,
         },
     }
 }

@@ -1,30 +1,35 @@
 //! How a residual-binary product of one token is cut, chosen without a GPU.
 //!
-//! A warp quantises what it counts, at most three blocks of 256 inputs of a path, so the inputs are
-//! split over as few blocks of a cluster as that takes: what is exchanged in a cluster costs more
-//! than quantising twice. Every multiprocessor gets one block, and the row tiles are shared out
-//! evenly. Products that read the residual stream and products that add to it take turns, so one
-//! kind is kept alone on a multiprocessor by shared memory and the other by registers, and signs
-//! under way are bounded so that one block of each fits. A product that brings few signs needs no
-//! such thing: its blocks are soon done.
+//! A warp quantises what it counts, at most three blocks of 256 inputs of a path, and every block
+//! reads its inputs and their scales, which all blocks want at the same moment. So clusters of two
+//! split the inputs, and larger ones where those still leave a warp too many; larger clusters cannot
+//! be placed on all multiprocessors. Every multiprocessor gets one block, and the row tiles are
+//! shared out evenly.
+//!
+//! Signs under way are bounded so that blocks of two successive kernels fit on a multiprocessor, of
+//! the same product too. One that has more signs than that streams the rest while it counts; it is
+//! kept alone, and the kernel beside it has the smaller part.
+//!
+//! Products that add to the residual stream are followed by ones with more signs, which may begin to
+//! fetch at once. The others are followed by less, and read their own inputs first.
 
 use rabitc_rbx::SmArch;
 
 use crate::cuda::kernels::finish::Finish;
-use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, HALF_SHARED, RbGemv};
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, HALF_SHARED, Next, RbGemv};
 
 /// Blocks of a cluster at most; larger clusters are not portable.
 const MOST_SPLITS: usize = 8;
 /// Warps of a block that work.
 const WARPS: usize = 16;
-/// Bytes of signs under way in a block.
-const MOST_SIGNS: usize = 96 << 10;
-/// The same in a block that is kept alone by registers.
-const MOST_SIGNS_BESIDE: usize = 48 << 10;
+/// Bytes of signs that a block has room for, of those of which two fit on a multiprocessor.
+const MOST_SIGNS: usize = 80 << 10;
+/// The same in a block that is kept alone.
+const MOST_SIGNS_ALONE: usize = 112 << 10;
 /// The same where blocks of successive kernels do not overlap.
 const MOST_SIGNS_APART: usize = 48 << 10;
-/// Bytes of signs of a block that are few.
-const FEW_SIGNS: usize = 64 << 10;
+/// Blocks of a cluster that splits the inputs, where they need not be more.
+const SPLITS: usize = 2;
 
 /// The tile of `product` on `arch` that is expected to be fastest; `None` if nothing fits.
 pub fn choose(product: &RbGemv, arch: SmArch) -> Option<GemvTile> {
@@ -40,7 +45,7 @@ pub fn candidates(product: &RbGemv, arch: SmArch) -> Vec<GemvTile> {
         .filter_map(|s| fit(product, arch, *s))
         .collect();
     let rounds = |tile: &GemvTile| with(product, *tile).rounds();
-    tiles.sort_by_key(|tile| (rounds(tile), tile.splits));
+    tiles.sort_by_key(|tile| (rounds(tile), tile.splits < SPLITS, tile.splits));
     tiles
 }
 
@@ -67,9 +72,18 @@ pub(super) fn alone(product: &RbGemv, arch: SmArch) -> Alone {
     match product.finish {
         // Where successive kernels do not overlap, or a block cannot have half of the memory.
         _ if !arch.has_clusters() || arch.shared_bytes() < HALF_SHARED => Alone::No,
-        Finish::Residual(_) if signs <= FEW_SIGNS => Alone::No,
-        Finish::Residual(_) => Alone::Registers,
+        Finish::Residual(_) => Alone::No,
+        _ if signs <= MOST_SIGNS_ALONE => Alone::No,
         _ => Alone::Shared,
+    }
+}
+
+/// From when on the kernel behind a product may begin.
+pub(super) fn next(product: &RbGemv, arch: SmArch) -> Next {
+    match product.finish {
+        _ if !arch.has_clusters() => Next::AtOnce,
+        Finish::Residual(_) => Next::AtOnce,
+        _ => Next::AfterInputs,
     }
 }
 
@@ -77,7 +91,7 @@ pub(super) fn alone(product: &RbGemv, arch: SmArch) -> Alone {
 pub(super) fn most_signs(alone: Alone, arch: SmArch) -> usize {
     match alone {
         _ if !arch.has_clusters() => MOST_SIGNS_APART,
-        Alone::Registers => MOST_SIGNS_BESIDE,
+        Alone::Shared => MOST_SIGNS_ALONE,
         _ => MOST_SIGNS,
     }
 }
@@ -98,6 +112,7 @@ fn fit(product: &RbGemv, arch: SmArch, splits: usize) -> Option<GemvTile> {
             warps: (sets * chunk_warps).min(WARPS),
             slots: 1,
             alone: Alone::No,
+            next: next(product, arch),
         };
         let one = with(product, tile);
         tile.alone = alone(&one, arch);

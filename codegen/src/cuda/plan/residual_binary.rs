@@ -10,7 +10,7 @@ use super::{gemv_tile, token_tile};
 use crate::CodegenError;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_fold::RbFold;
-use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, RbGemv};
+use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
 use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
 use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
@@ -25,6 +25,7 @@ const NO_TILE: GemvTile = GemvTile {
     warps: 1,
     slots: 1,
     alone: Alone::No,
+    next: Next::AtOnce,
 };
 
 /// A layer's parts.

@@ -24,12 +24,17 @@ pub const BEGIN: &str = r#"
   const int chunks = (split + 1) * CHUNKS / SPLITS - first_chunk;
   const int set_warp = warp % SET_WARPS, chunk_warp = warp / SET_WARPS;
 
-  allow_next();
-  if (SPLITS > 1) cluster_arrive();
+  if (NEXT_AT_ONCE) allow_next();
+  const u32 inbox_full = (u32)__cvta_generic_to_shared(shared + INBOX_FULL_AT);
+  if (SPLITS > 1) {
+    if (threadIdx.x == 0) expect_stores(inbox_full, (SPLITS * OWNED * SEGMENTS + (NORM ? SPLITS : 0)) * 4);
+    __syncwarp();
+    cluster_begun();
+  }
   if (ALL_WARPS > WARPS && warp >= WARPS) {
     // These only hold registers; they meet the others where those meet.
+    if (SPLITS > 1) cluster_wait();
     __syncthreads();
-    if (SPLITS > 1) { cluster_wait(); cluster_arrive(); cluster_wait(); }
     return;
   }
 
@@ -78,7 +83,12 @@ pub const BEGIN: &str = r#"
   }
   copies_end_group();
 #pragma unroll
-  for (int n = 0; n < SLOTS; n++) request(n);
+  for (int n = 0; n < SLOTS; n++) {
+    // What the kernel ahead reads queues behind signs under way: no more are than the memory needs.
+    if (n >= UNDER_WAY) copies_wait<UNDER_WAY - 1>();
+    request(n);
+  }
+  if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
   wait_for_previous();
 "#;
 
@@ -129,6 +139,7 @@ pub const COUNT: &str = r#"
       }
     }
     most = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most)));
+    if (!NEXT_AT_ONCE && round == 0) allow_next();
     const float inverse = most > 0.0f ? __fdividef((float)LIMIT, most) : 0.0f, unit = most * (1.0f / LIMIT);
     uint4 planes[STEPS];
     int sum = 0;
@@ -144,7 +155,7 @@ pub const COUNT: &str = r#"
       planes[step] = planes_of(q, staging);
     }
     sum -= (int)(STEPS * 8 * 0x4b400000u);
-    const float correction = unit * (float)__reduce_add_sync(~0u, sum), weight = unit * (2 << t);
+    const float correction = unit * (float)__reduce_add_sync(~0u, sum);
 
     // 2 Σ_{sign +} q − Σ q for the rows of a tile; the four lanes of a row hold different planes.
     const int set = set_of(round);
@@ -156,19 +167,19 @@ pub const COUNT: &str = r#"
         count_common(low, words[step], planes[step].x, planes[step].y, low);
         if (PLANES == 16) count_common(high, words[step], planes[step].z, planes[step].w, high);
       }
-      float v[2];
+      int v[2];
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const int top = t == 3 ? -16 : 16;
         int n = low[2 * half] + (PLANES == 16 ? 16 : top) * low[2 * half + 1];
-        if (PLANES == 16) n += 256 * (high[2 * half] + top * high[2 * half + 1]);
-        v[half] = weight * (float)n;
+        if (PLANES == 16) n += 256 * high[2 * half] + 256 * top * high[2 * half + 1];
+        v[half] = n << t;
       }
-      float kept = t & 1 ? v[1] : v[0];
-      kept += __shfl_xor_sync(~0u, t & 1 ? v[0] : v[1], 1);
-      kept += __shfl_xor_sync(~0u, kept, 2);
+      int whole = t & 1 ? v[1] : v[0];
+      whole += __shfl_xor_sync(~0u, t & 1 ? v[0] : v[1], 1);
+      whole += __shfl_xor_sync(~0u, whole, 2);
       if (t < 2 && (SET_ROUNDS * SET_WARPS == SETS || set < SETS)) {
-        kept -= correction;
+        const float kept = 2.0f * unit * (float)whole - correction;
         sums[tile * 16] = round < SET_ROUNDS ? kept : sums[tile * 16] + kept;
       }
     };
@@ -220,7 +231,6 @@ pub const FINISH: &str = r#"
 #pragma unroll
     for (int w = 0; w < CHUNK_WARPS; w++) norm_square += squares[w];
   }
-  if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
 
   // SHARE lanes add up a row of a segment; the segments of a row are neighbours.
   const int last_row = min(segment_rows - begin * 16, tiles * 16);
@@ -241,7 +251,7 @@ pub const FINISH: &str = r#"
 #pragma unroll
     for (int o = SHARE / 2; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
     if (SPLITS > 1) {
-      if (share == 0) store_remote(inbox + (split * OWNED + row % OWNED) * SEGMENTS + in_segment, row / OWNED, v);
+      if (share == 0) store_async(inbox + (split * OWNED + row % OWNED) * SEGMENTS + in_segment, row / OWNED, v, inbox_full);
       continue;
     }
     const float up = GATE ? __shfl_xor_sync(~0u, v, SHARE) : 0.0f;
@@ -249,9 +259,8 @@ pub const FINISH: &str = r#"
       finish(begin * 16 + row, v, up, norm_square, !RESIDUAL || item < WARPS * 32 ? early_residual : residual[($COLUMN) + begin * 16 + row]);
   }
   if (SPLITS == 1) return;
-  if (NORM && threadIdx.x < SPLITS) store_remote(inbox_squares + split, threadIdx.x, norm_square);
-  cluster_arrive();
-  cluster_wait();
+  if (NORM && threadIdx.x < SPLITS) store_async(inbox_squares + split, threadIdx.x, norm_square, inbox_full);
+  wait_for_stores(inbox_full);
   for (int i = threadIdx.x; i < OWNED; i += WARPS * 32) {
     const int row = split * OWNED + i;
     if (row >= last_row) break;

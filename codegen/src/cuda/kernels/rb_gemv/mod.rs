@@ -8,19 +8,23 @@
 //! A warp owns a path and a share of the inputs: it quantises them in registers, with a scale of
 //! its own, and counts them for all row tiles of its block. So nothing is exchanged between
 //! reading x and the sums of the rows, which meet in shared memory, and in a cluster of blocks
-//! that split the inputs in that of the block that finishes the row. A lane asks for the signs that
-//! it will need before the kernel ahead has ended, into its own part of shared memory, so that no
-//! barrier stands before their use.
+//! that split the inputs in that of the block that finishes the row, which waits for what it is sent
+//! and for nothing else. A lane asks for the signs that it will need before the kernel ahead has
+//! ended, into its own part of shared memory, so that no barrier stands before their use; it has no
+//! more of them under way than the memory needs, since the inputs of both kernels queue behind them.
 //!
 //! An RMSNorm ahead of the product costs nothing here: its weight is part of h, and 1/rms, which
 //! quantisation does not depend on, is a factor at the end.
 
 mod body;
+mod exchange;
 mod shape;
 
 pub use shape::HALF_SHARED;
 
 use rabitc_rbx::SmArch;
+
+use exchange::{EXCHANGE, NO_EXCHANGE};
 
 use super::copies::ASYNC_COPY;
 use super::finish::Finish;
@@ -46,6 +50,15 @@ pub enum Alone {
     Registers,
 }
 
+/// From when on the blocks of the next kernel may be placed, which begin to fetch at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// From the start: it has the most time to fetch.
+    AtOnce,
+    /// When this kernel's inputs have arrived, which then do not queue behind what the next fetches.
+    AfterInputs,
+}
+
 /// How the work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvTile {
@@ -59,6 +72,8 @@ pub struct GemvTile {
     pub slots: usize,
     /// What keeps a second block of the kernel away.
     pub alone: Alone,
+    /// From when on the next kernel may begin.
+    pub next: Next,
 }
 
 /// The product of a layer with one token, or with each of several.
@@ -112,7 +127,11 @@ impl CudaSpec for RbGemv {
         };
         let problem = self.problem_name();
         let (splits, clusters, warps, slots) = (t.splits, t.clusters, t.warps, t.slots);
-        format!("{problem}_s{splits}c{clusters}w{warps}d{slots}{alone}")
+        let next = match t.next {
+            Next::AtOnce => "",
+            Next::AfterInputs => "n",
+        };
+        format!("{problem}_s{splits}c{clusters}w{warps}d{slots}{alone}{next}")
     }
 
     fn source(&self, arch: SmArch) -> Source {
@@ -122,6 +141,7 @@ impl CudaSpec for RbGemv {
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(if clusters { EXCHANGE } else { NO_EXCHANGE })
             .helper(ASYNC_COPY)
             .helper(UNPACK_F16)
             .helper(BINARY_MMA)
@@ -161,7 +181,9 @@ impl RbGemv {
         for (name, at) in shape::PLACES.into_iter().zip(self.places()) {
             b = b.int(name, at);
         }
-        b.flag("EVEN", self.even())
+        b.int("UNDER_WAY", self.under_way(arch))
+            .flag("NEXT_AT_ONCE", t.next == Next::AtOnce)
+            .flag("EVEN", self.even())
     }
 
     /// Constants that follow from how the work is cut.

@@ -1,5 +1,7 @@
 //! What follows from a configuration of the one-token product: who does what, and where it lies.
 
+use rabitc_rbx::SmArch;
+
 use super::{Alone, RbGemv};
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
@@ -16,14 +18,21 @@ const IDLE_WARPS: usize = 3;
 /// system takes included.
 pub const HALF_SHARED: usize = 115 << 10;
 
+/// Bytes of signs that a block has under way, where it begins to fetch beside the kernel ahead: what
+/// keeps the memory busy over its latency, so that what that kernel reads does not wait for more.
+const UNDER_WAY: usize = 32 << 10;
+/// Bytes of a barrier in shared memory.
+const BARRIER_BYTES: usize = 8;
+
 /// Names of [`RbGemv::places`], less the end.
-pub const PLACES: [&str; 6] = [
+pub const PLACES: [&str; 7] = [
     "STAGING_AT",
     "PARTIAL_AT",
     "G_AT",
     "SQUARES_AT",
     "INBOX_AT",
     "INBOX_SQUARES_AT",
+    "INBOX_FULL_AT",
 ];
 
 impl RbGemv {
@@ -123,8 +132,17 @@ impl RbGemv {
         self.tile.warps * self.steps() * TILE_BYTES
     }
 
+    /// Row tiles that a warp asks for before the first of them must have arrived: all where kernels do
+    /// not overlap.
+    pub(super) fn under_way(&self, arch: SmArch) -> usize {
+        match arch.has_clusters() {
+            true => (UNDER_WAY / self.stage_bytes()).clamp(1, self.tile.slots),
+            false => self.tile.slots,
+        }
+    }
+
     /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
-    pub(super) fn places(&self) -> [usize; 7] {
+    pub(super) fn places(&self) -> [usize; 8] {
         let t = &self.tile;
         let sizes = [
             t.warps * TILE_BYTES,
@@ -137,8 +155,9 @@ impl RbGemv {
                 0
             },
             if t.splits > 1 { t.splits * 4 } else { 0 },
+            if t.splits > 1 { BARRIER_BYTES } else { 0 },
         ];
-        let mut places = [t.slots * self.stage_bytes(); 7];
+        let mut places = [t.slots * self.stage_bytes(); 8];
         for (i, size) in sizes.into_iter().enumerate() {
             places[i + 1] = (places[i] + size).next_multiple_of(16);
         }
@@ -148,8 +167,8 @@ impl RbGemv {
     /// Bytes of shared memory of a block.
     pub fn shared_bytes(&self) -> usize {
         match self.tile.alone {
-            Alone::Shared => self.places()[6].max(HALF_SHARED),
-            _ => self.places()[6],
+            Alone::Shared => self.places()[7].max(HALF_SHARED),
+            _ => self.places()[7],
         }
     }
 
