@@ -77,8 +77,12 @@ fn check_program(
         check_step(target, step, program.arena_bytes, model, section)
             .map_err(|reason| format!("{} step `{}`: {reason}", program.name, step.node))?;
     }
+    let rows = 1..=program.max_tokens;
+    if !rows.contains(&program.max_rows) || program.head > program.steps.len() {
+        return Err(format!("{}: no such rows", program.name));
+    }
     let logits = program
-        .max_tokens
+        .max_rows
         .checked_mul(model.vocab_size)
         .and_then(|n| n.checked_mul(4));
     let end = logits.and_then(|n| n.checked_add(program.logits));

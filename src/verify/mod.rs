@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, anyhow};
 use rabitc_ir::interp::EvalContext;
-use rabitc_ir::{Graph, NodeId, Op, Tensor};
+use rabitc_ir::{Dim, Graph, NodeId, Op, Tensor};
 use rabitc_runtime::Session;
 use rabitc_runtime::model::StepInfo;
 
@@ -55,7 +55,7 @@ pub fn verify(
     let mut start = session.position();
     let planes = model.gpu_planes();
     for ids in runs {
-        let rows: Vec<u32> = (0..ids.len() as u32).collect();
+        let rows: Vec<u32> = (0..session.max_rows(ids.len()) as u32).collect();
         let trace = record(session, graph, ids, &rows)?;
         let program = model.program_name(trace.program);
         let names = kernel_names(model.steps(trace.program));
@@ -69,7 +69,7 @@ pub fn verify(
             let found = trace
                 .values
                 .get(&node.name)
-                .map(|v| shaped(graph, id, ids.len(), v));
+                .map(|v| shaped(graph, id, (ids.len(), rows.len()), v));
             let key = (trace.program, ids.len(), kernels.clone());
             // Attention is computed every time: the interpreter's cache has to follow.
             let stateful = matches!(node.op, Op::Attention(_));
@@ -127,7 +127,8 @@ fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Re
             .entry(program)
             .or_insert_with(|| model.steps(program))[index];
         if let (Some(offset), Some(id)) = (step.result, graph.find(step.node)) {
-            let n = ids.len() * graph.ty(id).last().unwrap_or(1);
+            let run = (ids.len(), rows.len());
+            let n: usize = graph.ty(id).shape.iter().map(|d| count(d, run)).product();
             let floats = arena
                 .get(offset..)
                 .unwrap_or_default()
@@ -160,16 +161,25 @@ fn inputs(graph: &Graph, ids: &[u32], rows: &[u32], start: usize) -> HashMap<Nod
                 "rows" => rows.iter().map(|r| *r as i32).collect(),
                 _ => (start..start + ids.len()).map(|p| p as i32).collect(),
             };
-            values.insert(id, Tensor::i32(&[ids.len()], data));
+            values.insert(id, Tensor::i32(&[data.len()], data));
         }
     }
     values
 }
 
-/// The first elements of `values` in the shape of node `id` for `tokens` tokens.
-fn shaped(graph: &Graph, id: NodeId, tokens: usize, values: &[f32]) -> Tensor {
+/// A dimension in a run of so many tokens and rows.
+fn count(dim: &Dim, (tokens, rows): (usize, usize)) -> usize {
+    match dim {
+        Dim::Fixed(n) => *n,
+        Dim::Tokens => tokens,
+        Dim::Rows => rows,
+    }
+}
+
+/// The first elements of `values` in the shape of node `id` for a run of so many tokens and rows.
+fn shaped(graph: &Graph, id: NodeId, run: (usize, usize), values: &[f32]) -> Tensor {
     let dims = graph.ty(id).shape.iter();
-    let shape: Vec<usize> = dims.map(|d| d.fixed().unwrap_or(tokens)).collect();
+    let shape: Vec<usize> = dims.map(|d| count(d, run)).collect();
     let n = shape.iter().product();
     let mut values = values.to_vec();
     // A plan whose result lies past the end of the arena: what is missing compares as NaN.

@@ -49,6 +49,29 @@ pub struct Launch {
     pub grid: [Blocks; 3],
     /// Pointers.
     pub args: Vec<Operand>,
+    /// Whether it works on the rows whose logits are asked for, not on all tokens.
+    pub by_rows: bool,
+}
+
+/// A piece of memory that launches pass values in, before it has a place.
+#[derive(Clone, Copy, Debug)]
+pub struct RowBuffer {
+    /// Bytes of a row.
+    row_bytes: usize,
+    /// Whether its rows are those asked for, not all tokens.
+    by_rows: bool,
+}
+
+impl RowBuffer {
+    /// The whole buffer in a program; `None` if its size overflows.
+    pub fn bytes(&self, mode: Mode) -> Option<Buffer> {
+        let rows = match self.by_rows {
+            true => mode.max_rows,
+            false => mode.max_tokens,
+        };
+        let row_bytes = self.row_bytes.checked_mul(rows)?;
+        Some(Buffer { row_bytes })
+    }
 }
 
 /// A graph as launches over buffers.
@@ -56,7 +79,7 @@ pub struct Lowered {
     /// The launches in order.
     pub launches: Vec<Launch>,
     /// The buffers.
-    pub buffers: Vec<Buffer>,
+    pub buffers: Vec<RowBuffer>,
     /// The buffer that holds the logits.
     pub logits: BufferId,
 }
@@ -104,6 +127,14 @@ impl Here {
         self.rows == Dim::Rows
     }
 
+    /// How many rows it has at most.
+    pub fn most(&self, mode: Mode) -> usize {
+        match self.by_rows() {
+            true => mode.max_rows,
+            false => mode.max_tokens,
+        }
+    }
+
     /// One block for every `each` of its rows.
     pub fn blocks(&self, each: u32) -> Blocks {
         match self.rows {
@@ -121,7 +152,9 @@ pub struct Lowering<'a, 'm> {
     pub(super) fusions: &'a Fusions,
     pub(super) table: &'a mut Table<'m>,
     launches: Vec<Launch>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<RowBuffer>,
+    /// Whether the node in hand works on the rows whose logits are asked for.
+    by_rows: bool,
     views: HashMap<NodeId, View>,
 }
 
@@ -141,6 +174,7 @@ pub fn lower(
         table,
         launches: Vec::new(),
         buffers: Vec::new(),
+        by_rows: false,
         views: HashMap::new(),
     };
     for id in graph.order() {
@@ -170,6 +204,7 @@ impl Lowering<'_, '_> {
             rows: ty.shape.first().copied().unwrap_or(Dim::Fixed(1)),
             d: ty.last().unwrap_or(1),
         };
+        self.by_rows = here.by_rows();
         let taken = self.fusions.heads.contains(&id)
             || self.fusions.norm_add.contains_key(&id)
             || self.single() && self.fusions.before_linear.contains(&id);
@@ -244,7 +279,8 @@ impl Lowering<'_, '_> {
     }
 
     pub(super) fn buffer(&mut self, row_bytes: usize) -> BufferId {
-        self.buffers.push(Buffer { row_bytes });
+        let by_rows = self.by_rows;
+        self.buffers.push(RowBuffer { row_bytes, by_rows });
         self.buffers.len() - 1
     }
 
@@ -292,6 +328,7 @@ impl Lowering<'_, '_> {
             kernel,
             grid,
             args,
+            by_rows: here.by_rows(),
         });
     }
 
@@ -329,7 +366,7 @@ impl Lowering<'_, '_> {
         args.extend(taken.then_some(Operand::Arg(GpuArg::Rows)));
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
         let d_in = self.graph.ty(here.operands[1]).last().unwrap_or(0);
-        let tokens = self.mode.max_tokens;
+        let tokens = here.most(self.mode);
         if !self.single() && LinearTokens::takes(d_in, x.aligned(4)) {
             let spec = LinearTokens {
                 d_in,

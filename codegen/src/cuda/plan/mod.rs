@@ -37,40 +37,53 @@ pub struct Mode {
     pub name: &'static str,
     /// Tokens of a run at most.
     pub max_tokens: usize,
+    /// Rows of logits that are computed together at most.
+    pub max_rows: usize,
     /// Whether products use f16 matrix units, which pay with many tokens.
     pub many: bool,
 }
+
+/// Rows of logits that programs of many tokens compute together. A vocabulary is wide: logits of
+/// all tokens would take more memory than everything else. Products on matrix units take as many
+/// tokens in one tile.
+const ROWS: usize = 128;
 
 /// The programs of a target.
 pub const MODES: [Mode; 6] = [
     Mode {
         name: "decode",
         max_tokens: 1,
+        max_rows: 1,
         many: false,
     },
     Mode {
         name: "few_4",
         max_tokens: 4,
+        max_rows: 4,
         many: false,
     },
     Mode {
         name: "few_8",
         max_tokens: 8,
+        max_rows: 8,
         many: false,
     },
     Mode {
         name: "few_16",
         max_tokens: 16,
+        max_rows: 16,
         many: false,
     },
     Mode {
         name: "prefill",
         max_tokens: 512,
+        max_rows: ROWS,
         many: true,
     },
     Mode {
         name: "prompt",
         max_tokens: 2048,
+        max_rows: ROWS,
         many: true,
     },
 ];
@@ -161,8 +174,12 @@ pub fn plan(
 
 /// Places buffers and resolves operands.
 fn finish(lowered: lower::Lowered, mode: Mode) -> Result<GpuProgram, CodegenError> {
-    let live = lifetimes(&lowered);
-    let placement = place(&lowered.buffers, &live, mode.max_tokens)
+    let head = head(&lowered)?;
+    let live = lifetimes(&lowered, head);
+    let sizes = lowered.buffers.iter().map(|b| b.bytes(mode));
+    let placement = sizes
+        .collect::<Option<Vec<_>>>()
+        .and_then(|buffers| place(&buffers, &live, 1))
         .ok_or_else(|| CodegenError::plan("the buffers of a step overflow the address space"))?;
     let arg = |operand: lower::Operand| match operand {
         lower::Operand::Buffer { id, offset, .. } => GpuArg::Arena(placement.offsets[id] + offset),
@@ -177,21 +194,41 @@ fn finish(lowered: lower::Lowered, mode: Mode) -> Result<GpuProgram, CodegenErro
     Ok(GpuProgram {
         name: mode.name.into(),
         max_tokens: mode.max_tokens,
+        max_rows: mode.max_rows,
+        head,
         arena_bytes: placement.bytes,
         logits: placement.offsets[lowered.logits],
         steps: steps.collect(),
     })
 }
 
-/// First and last launch that touch every buffer. The logits live to the end.
-fn lifetimes(lowered: &lower::Lowered) -> Vec<(usize, usize)> {
+/// The first of the launches that work on the rows whose logits are asked for; they come last.
+fn head(lowered: &lower::Lowered) -> Result<usize, CodegenError> {
+    let launches = &lowered.launches;
+    let head = launches.iter().position(|l| l.by_rows);
+    let head = head.unwrap_or(launches.len());
+    match launches[head..].iter().find(|l| !l.by_rows) {
+        None => Ok(head),
+        Some(launch) => Err(CodegenError::plan(&format!(
+            "{} works on all tokens, but comes after what works on single rows",
+            launch.node
+        ))),
+    }
+}
+
+/// First and last launch that touch every buffer. The logits live to the end, and so does what the
+/// launches from `head` on read of those before: they may run several times.
+fn lifetimes(lowered: &lower::Lowered, head: usize) -> Vec<(usize, usize)> {
     let mut live = vec![(usize::MAX, 0); lowered.buffers.len()];
     for (n, launch) in lowered.launches.iter().enumerate() {
         for operand in &launch.args {
             if let lower::Operand::Buffer { id, .. } = operand {
                 let (first, last) = &mut live[*id];
                 *first = (*first).min(n);
-                *last = (*last).max(n);
+                *last = match *first < head && n >= head {
+                    true => usize::MAX,
+                    false => (*last).max(n),
+                };
             }
         }
     }

@@ -279,7 +279,7 @@ impl Lowering<'_, '_> {
 
     fn many_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
         let wide = self.options.arch.has_clusters();
-        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, self.mode.max_tokens);
+        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, here.most(self.mode));
         let order = if wide {
             Order::Units(tile)
         } else {
