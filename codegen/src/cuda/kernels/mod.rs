@@ -4,6 +4,7 @@ pub mod argmax;
 pub mod attention_decode;
 pub mod attention_prefill;
 pub mod attention_tokens;
+pub mod cached_attention;
 pub mod copies;
 pub mod effective_weight;
 pub mod elementwise;

@@ -13,22 +13,6 @@ __device__ __forceinline__ u32 transposed(u32 v) {
   return to;
 }
 __device__ __forceinline__ u32 pack_f16(float low, float high) { return f32_to_f16(low) | (u32)f32_to_f16(high) << 16; }
-// A warp rounds a row of f32 in shared memory to f16 in place.
-template <int N, int PADDED> __device__ __forceinline__ void round_row(float* row, u16* copy) {
-  const int lane = threadIdx.x & 31;
-  u16 rounded[(PADDED + 31) / 32];
-  __syncwarp();
-#pragma unroll
-  for (int p = 0; p < (PADDED + 31) / 32; p++) {
-    const int c = p * 32 + lane;
-    rounded[p] = c < N ? f32_to_f16(row[c]) : 0;
-    if (copy && c < PADDED) copy[c] = rounded[p];
-  }
-  __syncwarp();
-#pragma unroll
-  for (int p = 0; p < (PADDED + 31) / 32; p++)
-    if (p * 32 + lane < PADDED) ((u16*)row)[p * 32 + lane] = rounded[p];
-}
 "#;
 
 /// Queries and this block's new keys and values, from the projections.
@@ -74,7 +58,7 @@ pub const HEADS: &str = r#"
     if (token >= tokens) break;
     float* const to = queries + row * PITCH;
     load_q_head(q + (size_t)token * Q_STRIDE, q_bias, q_norm, q_rope, head, start + token, SCALE, to);
-    round_row<HEAD_DIM, PADDED>(to, 0);
+    round_row(to, 0);
   }
   // This block's new tokens.
   const int fresh_tokens = tokens > split ? (tokens - split + SPLITS - 1) / SPLITS : 0;
@@ -84,7 +68,7 @@ pub const HEADS: &str = r#"
     if (i & 1) load_v_head(v + (size_t)token * V_STRIDE, v_bias, v_norm, v_rope, kv_head, position, 1.0f, to);
     else load_k_head(k + (size_t)token * K_STRIDE, k_bias, k_norm, k_rope, kv_head, position, 1.0f, to);
     // What later steps will read is what this one reads.
-    round_row<HEAD_DIM, PADDED>(to, (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED);
+    round_row(to, (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED);
   }
   __syncthreads();
   if (SPLITS > 1) cluster_wait();
@@ -93,7 +77,7 @@ pub const HEADS: &str = r#"
 /// One pass over the positions for sixteen query rows.
 pub const SCORES: &str = r#"
   for (int row0 = 0; row0 < ROWS; row0 += ROWS_AT_ONCE) {
-    float mix[STEPS][4][4], most[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f};
+    float mix[STEPS][4][4], most[2] = {NOTHING, NOTHING}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
 #pragma unroll
@@ -113,23 +97,22 @@ pub const SCORES: &str = r#"
           matrix_f16(score[half], a.z, b.z, a.w, b.w, key[s][half].z, key[s][half].w);
         }
       }
-      float highest[2] = {most[0], most[1]};
+      float highest[2] = {most[0], most[1]}, base[2];
 #pragma unroll
       for (int half = 0; half < 2; half++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           const int at = half * 8 + t * 2 + (j & 1), position = position0 + at * between, query_position = own[j >> 1];
-          float s = score[half][j];
-          if (CAP > 0.0f) s = CAP * tanh_exact(s / CAP);
           const bool seen = at < count && position <= query_position && (WINDOW == 0 || query_position - position < WINDOW);
-          score[half][j] = seen ? s : -1e30f;
+          score[half][j] = seen ? capped(score[half][j]) : NOTHING;
           highest[j >> 1] = fmaxf(highest[j >> 1], score[half][j]);
         }
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 1));
         highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 2));
-        const float keep = __expf(most[i] - highest[i]);
+        base[i] = base_of(highest[i]);
+        const float keep = exp2_fast(most[i] - base[i]);
         most[i] = highest[i];
         sum[i] *= keep;
 #pragma unroll
@@ -145,8 +128,7 @@ pub const SCORES: &str = r#"
           float e[2];
 #pragma unroll
           for (int j = 0; j < 2; j++) {
-            const float s = score[half][2 * i + j];
-            e[j] = s > -1e29f ? __expf(s - most[i]) : 0.0f;
+            e[j] = exp2_fast(score[half][2 * i + j] - base[i]);
             sum[i] += e[j];
           }
           weight[half][i] = pack_f16(e[0], e[1]);
@@ -204,37 +186,12 @@ pub const RESULTS: &str = r#"
       if (t == 0) *(float2*)(to + PADDED) = make_float2(most[i], sum[i]);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS_AT_ONCE * RESULT; i += WARPS * 32) {
-      const int r = i / RESULT, c = i % RESULT, row = row0 + r;
-      if (row >= ROWS || row / GROUP >= tokens) break;
-      float highest = -1e30f, v = 0.0f;
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) highest = fmaxf(highest, partial[(w * ROWS_AT_ONCE + r) * RESULT + PADDED]);
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) {
-        const float* from = partial + (w * ROWS_AT_ONCE + r) * RESULT;
-        if (c != PADDED) v = fmaf(__expf(from[PADDED] - highest), from[c], v);
-      }
-      if (c == PADDED) v = highest;
-      store_remote(inbox + (split * OWNED + row / SPLITS) * RESULT + c, row % SPLITS, v);
-    }
+    merge_warps<ROWS_AT_ONCE>(partial, inbox, row0, min(ROWS_AT_ONCE, tokens * GROUP - row0), split);
     __syncthreads();
   }
   if (SPLITS > 1) cluster_arrive();
   cluster_wait();
-  for (int i = threadIdx.x; i < OWNED * HEAD_DIM; i += WARPS * 32) {
-    const int row = i / HEAD_DIM * SPLITS + split, c = i % HEAD_DIM, token = row / GROUP;
-    if (row >= ROWS || token >= tokens) break;
-    float highest = -1e30f, v = 0.0f, all = 0.0f;
-#pragma unroll
-    for (int s = 0; s < SPLITS; s++) highest = fmaxf(highest, inbox[(s * OWNED + i / HEAD_DIM) * RESULT + PADDED]);
-#pragma unroll
-    for (int s = 0; s < SPLITS; s++) {
-      const float* from = inbox + (s * OWNED + i / HEAD_DIM) * RESULT;
-      const float e = __expf(from[PADDED] - highest);
-      v = fmaf(e, from[c], v);
-      all = fmaf(e, from[PADDED + 1], all);
-    }
-    out[((size_t)token * HEADS + kv_head * GROUP + row % GROUP) * HEAD_DIM + c] = v / all;
-  }
+  merge_splits(inbox, tokens * GROUP, split, [&](int row) {
+    return out + ((size_t)(row / GROUP) * HEADS + kv_head * GROUP + row % GROUP) * HEAD_DIM;
+  });
 "#;
