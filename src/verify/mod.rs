@@ -19,6 +19,7 @@ use rabitc_runtime::Session;
 use rabitc_runtime::model::StepInfo;
 
 pub use store::ArtifactStore;
+use tolerance::Arithmetic;
 
 /// The comparison of one kernel (or of the kernels that compute one node together).
 #[derive(Clone, Debug, serde::Serialize)]
@@ -52,6 +53,7 @@ pub fn verify(
     let mut checks = Vec::new();
     let mut seen = BTreeSet::new();
     let mut weights = HashMap::new();
+    let mut spreads: HashMap<NodeId, Vec<f64>> = HashMap::new();
     let mut start = session.position();
     let planes = model.gpu_planes();
     for ids in runs {
@@ -74,8 +76,12 @@ pub fn verify(
             // Attention is computed every time: the interpreter's cache has to follow.
             let stateful = matches!(node.op, Op::Attention(_));
             let fresh = seen.insert(key) && !kernels.is_empty();
+            spreads.remove(&id);
             if found.is_none() || fresh || stateful {
                 let operands = operands(graph, id, &values, &mut weights, &store)?;
+                let arithmetic = planes.map(|p| arithmetic(&kernels, p));
+                let sources = graph.operands(id);
+                let before: Vec<_> = sources.iter().map(|o| spreads.get(o)).collect();
                 let operands: Vec<&Tensor> = operands.iter().collect();
                 let expected = node
                     .op
@@ -83,9 +89,9 @@ pub fn verify(
                     .map_err(|e| anyhow!("{e}"))?;
                 if let (Some(found), true) = (&found, fresh) {
                     progress(&node.name);
-                    let bound = match planes {
+                    let bound = match arithmetic {
                         None => bounds::bounds(&node.op, &operands, &expected),
-                        Some(p) => tolerance::tolerance(&node.op, &operands, &expected, p),
+                        Some(a) => tolerance::tolerance(&node.op, &operands, &before, &expected, a),
                     };
                     checks.push(compare(
                         node,
@@ -97,6 +103,11 @@ pub fn verify(
                         &bound,
                     ));
                 }
+                let spread = match (&found, arithmetic) {
+                    (None, Some(a)) => tolerance::spread(&node.op, &operands, &before, a),
+                    _ => None,
+                };
+                spreads.extend(spread.map(|s| (id, s)));
                 values.insert(id, found.unwrap_or(expected));
             } else if let Some(found) = found {
                 values.insert(id, found);
@@ -139,6 +150,14 @@ fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Re
         }
     })?;
     Ok(trace)
+}
+
+/// What kernels of these names multiply with.
+fn arithmetic(kernels: &[String], planes: usize) -> Arithmetic {
+    match kernels.iter().any(|name| name.starts_with("rb_prefill")) {
+        true => Arithmetic::Halves,
+        false => Arithmetic::Planes(planes),
+    }
 }
 
 fn kernel_names(steps: Vec<StepInfo<'_>>) -> BTreeMap<String, Vec<String>> {
