@@ -92,9 +92,11 @@ impl CudaSpec for AttentionDecode {
             .helper(ASYNC_COPY)
             .helper(UNPACK_F16)
             .helper(LOAD_SHARED);
-        self.over
-            .declare(b, arch, WARPS, self.rows())
-            .body(&[CACHE, HEADS, ATTEND, MERGE].concat().replace("\n\n", "\n"))
+        self.over.declare(b, arch, WARPS, self.rows()).body(
+            &[CACHE, HEADS, ATTEND, COMBINE]
+                .concat()
+                .replace("\n\n", "\n"),
+        )
     }
 }
 
@@ -234,7 +236,7 @@ const ATTEND: &str = r#"
 "#;
 
 /// Lane groups, then warps, then splits.
-const MERGE: &str = r#"
+const COMBINE: &str = r#"
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     float highest = most[r];

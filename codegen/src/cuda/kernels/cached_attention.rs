@@ -8,6 +8,7 @@
 use std::f32::consts::LOG2_E;
 
 use super::heads::Chains;
+use super::matrix::EXP2;
 use crate::cuda::source::{ACTIVATIONS, Builder, CLUSTER, NO_CLUSTER, REDUCTIONS};
 use rabitc_rbx::SmArch;
 
@@ -85,6 +86,7 @@ impl CachedAttention {
             .helper(REDUCTIONS)
             .helper(ACTIVATIONS)
             .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(EXP2)
             .helper(SOFTMAX)
             .helper(MERGE)
             .helper(ROUND_ROW);
@@ -101,7 +103,6 @@ impl CachedAttention {
 const SOFTMAX: &str = r#"
 // The score of what is not seen.
 constexpr float NOTHING = -1e30f;
-__device__ __forceinline__ float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float capped(float score) { return CAP > 0.0f ? CAP_LOG2 * tanh_exact(score / CAP) : score; }
 // What scores are compared with: where nothing was seen, not what stands for nothing.
 __device__ __forceinline__ float base_of(float highest) { return highest > NOTHING ? highest : 0.0f; }

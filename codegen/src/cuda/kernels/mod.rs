@@ -13,6 +13,7 @@ pub mod finish;
 pub mod heads;
 pub mod linear;
 pub mod linear_tokens;
+pub mod matrix;
 pub mod planes;
 pub mod rb_fold;
 pub mod rb_gemv;

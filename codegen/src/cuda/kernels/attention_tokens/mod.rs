@@ -14,6 +14,7 @@ mod text;
 use rabitc_rbx::SmArch;
 
 use super::cached_attention::CachedAttention;
+use super::matrix::MATRIX_F16;
 use crate::cuda::source::{Builder, CudaSpec, Source};
 
 /// Attention of one layer; blocks are key/value heads times splits.
@@ -91,7 +92,8 @@ impl CudaSpec for AttentionTokens {
             .int("VALUES_AT", queries + keys)
             .int("PARTIAL_AT", queries + keys + values)
             .int("INBOX_AT", queries + keys + values + partial)
-            .helper(text::MATRIX);
+            .helper(MATRIX_F16)
+            .helper(text::TRANSPOSE);
         self.over.declare(b, arch, WARPS, self.rows()).body(
             &[text::HEADS, text::SCORES, text::RESULTS]
                 .concat()

@@ -1,18 +1,13 @@
 //! The CUDA C++ of attention of several tokens.
 
-/// Matrix instructions and what brings their operands into form.
-pub const MATRIX: &str = r#"
-__device__ __forceinline__ void matrix_f16(float* d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
+/// What brings operands of matrix instructions into form.
+pub const TRANSPOSE: &str = r#"
 // An 8 × 8 matrix of halves, two of row lane / 4 in every lane, to its transpose.
 __device__ __forceinline__ u32 transposed(u32 v) {
   u32 to;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(to) : "r"(v));
   return to;
 }
-__device__ __forceinline__ u32 pack_f16(float low, float high) { return f32_to_f16(low) | (u32)f32_to_f16(high) << 16; }
 "#;
 
 /// Queries and this block's new keys and values, from the projections.
@@ -91,10 +86,11 @@ pub const SCORES: &str = r#"
         const uint4 zero = make_uint4(0, 0, 0, 0);
         const u16* const query = (const u16*)(queries + (row0 + g) * PITCH) + channel;
         const uint4 a = channel < PADDED ? *(const uint4*)query : zero, b = channel < PADDED ? *(const uint4*)(query + 16 * PITCH) : zero;
+        const u32 first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-          matrix_f16(score[half], a.x, b.x, a.y, b.y, key[s][half].x, key[s][half].y);
-          matrix_f16(score[half], a.z, b.z, a.w, b.w, key[s][half].z, key[s][half].w);
+          matrix_f16(score[half], first, key[s][half].x, key[s][half].y);
+          matrix_f16(score[half], second, key[s][half].z, key[s][half].w);
         }
       }
       float highest[2] = {most[0], most[1]}, base[2];
@@ -120,7 +116,7 @@ pub const SCORES: &str = r#"
 #pragma unroll
           for (int j = 0; j < 4; j++) { mix[s][j][2 * i] *= keep; mix[s][j][2 * i + 1] *= keep; }
       }
-      u32 weight[2][2];
+      u32 weight[4];
 #pragma unroll
       for (int half = 0; half < 2; half++)
 #pragma unroll
@@ -131,7 +127,7 @@ pub const SCORES: &str = r#"
             e[j] = exp2_fast(score[half][2 * i + j] - base[i]);
             sum[i] += e[j];
           }
-          weight[half][i] = pack_f16(e[0], e[1]);
+          weight[half * 2 + i] = pack_f16(e[0], e[1]);
         }
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
@@ -144,10 +140,10 @@ pub const SCORES: &str = r#"
                                                                   : make_uint4(0, 0, 0, 0);
         }
         const uint4 low = EARLY ? value[EARLY ? s : 0][0] : late[0], high = EARLY ? value[EARLY ? s : 0][1] : late[1];
-        matrix_f16(mix[s][0], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.x), transposed(high.x));
-        matrix_f16(mix[s][1], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.y), transposed(high.y));
-        matrix_f16(mix[s][2], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.z), transposed(high.z));
-        matrix_f16(mix[s][3], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.w), transposed(high.w));
+        matrix_f16(mix[s][0], weight, transposed(low.x), transposed(high.x));
+        matrix_f16(mix[s][1], weight, transposed(low.y), transposed(high.y));
+        matrix_f16(mix[s][2], weight, transposed(low.z), transposed(high.z));
+        matrix_f16(mix[s][3], weight, transposed(low.w), transposed(high.w));
       }
     };
     if (EARLY && first_position < end) attend(early_k, early_v, 0, 0, first_position, 1, end - first_position);
