@@ -117,15 +117,19 @@ def compiled(function, mode="default"):
     return torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
 
 
-def recorded(run):
-    """A CUDA graph of `run`, to be replayed."""
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+class Recorded:
+    """A CUDA graph of `run`, to be replayed. It keeps what `run` refers to, whose memory it uses."""
+
+    def __init__(self, run):
+        for _ in range(3):
+            run()
+        torch.cuda.synchronize()
+        self.run, self.graph = run, torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            run()
+
+    def __call__(self):
+        self.graph.replay()
 
 
 def decode(model, positions):
@@ -134,14 +138,14 @@ def decode(model, positions):
     block, choice = compiled(model.decode_block, mode), compiled(model.choice, mode)
     caches = model.caches(positions + 8)
     token, position = torch.tensor([1]), torch.tensor([positions])
-    return recorded(lambda: token.copy_(model.step(block, choice, token, position, caches)))
+    return Recorded(lambda: token.copy_(model.step(block, choice, token, position, caches)))
 
 
 def prompt(model, count):
     """Reading `count` tokens."""
     caches, block, choice = model.caches(count), compiled(model.prompt_block), compiled(model.choice)
     tokens, positions = torch.arange(count) % model.embed.shape[0], torch.arange(count)
-    return recorded(lambda: model.step(block, choice, tokens, positions, caches))
+    return Recorded(lambda: model.step(block, choice, tokens, positions, caches))
 
 
 def products(model, count):
@@ -154,7 +158,7 @@ def products(model, count):
                 if weight.dim() == 2:
                     F.linear(inputs[weight.shape[1]], weight)
 
-    return recorded(run)
+    return Recorded(run)
 
 
 @torch.inference_mode()

@@ -122,7 +122,9 @@ const CACHE: &str = r#"
   const int split = blockIdx.x % SPLITS, kv_head = blockIdx.x / SPLITS / ROW_GROUPS;
   const int first_row = blockIdx.x / SPLITS % ROW_GROUPS * ROWS, rows = min(ROWS, GROUP - first_row);
   allow_next();
-  if (SPLITS > 1) cluster_arrive();
+  __shared__ __align__(8) u64 arrived;
+  if (threadIdx.x == 0) expect_results(&arrived, result_bytes(rows, split));
+  say_started();
   const int start = state->start, capacity = state->capacity;
   // The positions that the token sees, itself included, and this block's share of them, of which
   // every lane group has the same number.
@@ -261,9 +263,7 @@ const COMBINE: &str = r#"
   }
   __syncthreads();
   // Every block of the cluster runs: its memory can be written.
-  if (SPLITS > 1) cluster_wait();
-  merge_warps<ROWS>(partial, inbox, 0, rows, split);
-  if (SPLITS > 1) cluster_arrive();
-  cluster_wait();
-  merge_splits(inbox, rows, split, [&](int row) { return out + (size_t)(kv_head * GROUP + first_row + row) * HEAD_DIM; });
+  wait_for_start();
+  merge_warps<ROWS>(partial, inbox, 0, rows, split, &arrived);
+  merge_splits(inbox, rows, split, &arrived, [&](int row) { return out + (size_t)(kv_head * GROUP + first_row + row) * HEAD_DIM; });
 "#;

@@ -9,7 +9,7 @@ use std::f32::consts::LOG2_E;
 
 use super::heads::Chains;
 use super::matrix::EXP2;
-use crate::cuda::source::{ACTIVATIONS, Builder, CLUSTER, NO_CLUSTER, REDUCTIONS};
+use crate::cuda::source::{ACTIVATIONS, Builder, REDUCTIONS};
 use rabitc_rbx::SmArch;
 
 /// Attention of one layer, whatever the number of tokens.
@@ -85,7 +85,7 @@ impl CachedAttention {
             .float("CAP_LOG2", self.softcap * LOG2_E)
             .helper(REDUCTIONS)
             .helper(ACTIVATIONS)
-            .helper(if clusters { CLUSTER } else { NO_CLUSTER })
+            .helper(if clusters { SEND } else { KEEP })
             .helper(EXP2)
             .helper(SOFTMAX)
             .helper(MERGE)
@@ -108,11 +108,55 @@ __device__ __forceinline__ float capped(float score) { return CAP > 0.0f ? CAP_L
 __device__ __forceinline__ float base_of(float highest) { return highest > NOTHING ? highest : 0.0f; }
 "#;
 
+/// Results go to the block of the cluster that finishes their row, whose barrier counts the bytes that
+/// arrive. So only that block waits, and for nothing else. A barrier of the whole cluster with release
+/// would wait for all memory of the card.
+const SEND: &str = r#"
+// One thread says how many bytes of results this block will get.
+__device__ __forceinline__ void expect_results(u64* arrived, int bytes) {
+  const u32 barrier = (u32)__cvta_generic_to_shared(arrived);
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(barrier) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void say_started() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_start() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ __forceinline__ u32 address_in(int rank, const void* p) {
+  u32 remote;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"((u32)__cvta_generic_to_shared(p)), "r"(rank));
+  return remote;
+}
+__device__ __forceinline__ void send_result(float* to, int rank, float v, u64* arrived) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];"
+               :: "r"(address_in(rank, to)), "r"(__float_as_uint(v)), "r"(address_in(rank, arrived)) : "memory");
+}
+__device__ __forceinline__ void wait_for_results(u64* arrived) {
+  u32 done = 0;
+  while (!done)
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(done) : "r"((u32)__cvta_generic_to_shared(arrived)) : "memory");
+}
+"#;
+
+/// The same names for a block that finishes all rows itself.
+const KEEP: &str = r#"
+__device__ __forceinline__ void expect_results(u64*, int) {}
+__device__ __forceinline__ void say_started() {}
+__device__ __forceinline__ void wait_for_start() {}
+__device__ __forceinline__ void send_result(float* to, int, float v, u64*) { *to = v; }
+__device__ __forceinline__ void wait_for_results(u64*) { __syncthreads(); }
+"#;
+
 /// Results of warps and of blocks that become one.
 const MERGE: &str = r#"
+// How many bytes of results a block gets for `rows` rows.
+__device__ __forceinline__ int result_bytes(int rows, int split) {
+  return max(0, rows - split + SPLITS - 1) / SPLITS * SPLITS * RESULT * 4;
+}
 // The results of all warps for `rows` rows from row0 on, merged, in the memory of the block that
 // finishes the row. A warp has AT_ONCE results.
-template <int AT_ONCE> __device__ __forceinline__ void merge_warps(const float* partial, float* inbox, int row0, int rows, int split) {
+template <int AT_ONCE>
+__device__ __forceinline__ void merge_warps(const float* partial, float* inbox, int row0, int rows, int split, u64* arrived) {
   for (int i = threadIdx.x; i < rows * RESULT; i += WARPS * 32) {
     const int r = i / RESULT, c = i % RESULT, row = row0 + r;
     float highest = NOTHING, v = 0.0f;
@@ -123,12 +167,14 @@ template <int AT_ONCE> __device__ __forceinline__ void merge_warps(const float* 
       const float* from = partial + (w * AT_ONCE + r) * RESULT;
       if (c != PADDED) v = fmaf(exp2_fast(from[PADDED] - highest), from[c], v);
     }
-    store_remote(inbox + (split * OWNED + row / SPLITS) * RESULT + c, row % SPLITS, c == PADDED ? highest : v);
+    send_result(inbox + (split * OWNED + row / SPLITS) * RESULT + c, row % SPLITS, c == PADDED ? highest : v, arrived);
   }
 }
 // The rows that this block finishes, of `rows`, from the results of all blocks; to(row) is where a
 // row goes.
-template <class To> __device__ __forceinline__ void merge_splits(const float* inbox, int rows, int split, To to) {
+template <class To> __device__ __forceinline__ void merge_splits(const float* inbox, int rows, int split, u64* arrived, To to) {
+  if (rows <= split) return;
+  wait_for_results(arrived);
   for (int i = threadIdx.x; i < OWNED * HEAD_DIM; i += WARPS * 32) {
     const int row = i / HEAD_DIM * SPLITS + split, c = i % HEAD_DIM;
     if (row >= rows) break;

@@ -21,8 +21,10 @@ pub const HEADS: &str = r#"
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   const int kv_head = blockIdx.x / SPLITS, split = blockIdx.x % SPLITS;
   allow_next();
-  if (SPLITS > 1) cluster_arrive();
   const int start = state->start, capacity = state->capacity, tokens = min(TOKENS, state->tokens);
+  __shared__ __align__(8) u64 arrived;
+  if (threadIdx.x == 0) expect_results(&arrived, result_bytes(tokens * GROUP, split));
+  say_started();
   // The cached positions that any of the tokens sees, and this block's share of them.
   const int visible = WINDOW > 0 ? max(0, start + 1 - WINDOW) : 0;
   const int each = ((start - visible + SPLITS - 1) / SPLITS + 15) & ~15;
@@ -66,7 +68,7 @@ pub const HEADS: &str = r#"
     round_row(to, (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED);
   }
   __syncthreads();
-  if (SPLITS > 1) cluster_wait();
+  wait_for_start();
 "#;
 
 /// One pass over the positions for sixteen query rows.
@@ -182,12 +184,10 @@ pub const RESULTS: &str = r#"
       if (t == 0) *(float2*)(to + PADDED) = make_float2(most[i], sum[i]);
     }
     __syncthreads();
-    merge_warps<ROWS_AT_ONCE>(partial, inbox, row0, min(ROWS_AT_ONCE, tokens * GROUP - row0), split);
+    merge_warps<ROWS_AT_ONCE>(partial, inbox, row0, min(ROWS_AT_ONCE, tokens * GROUP - row0), split, &arrived);
     __syncthreads();
   }
-  if (SPLITS > 1) cluster_arrive();
-  cluster_wait();
-  merge_splits(inbox, tokens * GROUP, split, [&](int row) {
+  merge_splits(inbox, tokens * GROUP, split, &arrived, [&](int row) {
     return out + ((size_t)(row / GROUP) * HEADS + kv_head * GROUP + row % GROUP) * HEAD_DIM;
   });
 "#;
