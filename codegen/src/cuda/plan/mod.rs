@@ -209,7 +209,7 @@ fn head(lowered: &lower::Lowered) -> Result<usize, CodegenError> {
     let head = head.unwrap_or(launches.len());
     match launches[head..].iter().find(|l| !l.by_rows) {
         None => Ok(head),
-        Some(launch) => Err(CodegenError::plan(&format!(
+        Some(launch) => Err(CodegenError::plan(format!(
             "{} works on all tokens, but comes after what works on single rows",
             launch.node
         ))),
