@@ -4,7 +4,8 @@ use rabitc_ir::ops::attention::Attention;
 use rabitc_ir::{NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg, RopeTable};
 
-use super::lower::{Here, Lowering, Operand};
+use super::lower::Lowering;
+use super::lowered::{Here, Operand};
 use crate::CodegenError;
 use crate::cuda::kernels::attention_decode::AttentionDecode;
 use crate::cuda::kernels::attention_prefill::{AttentionPrefill, QUERIES};

@@ -7,6 +7,7 @@ use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::Fusions;
+use super::lowered::{Here, Launch, Lowered, Operand, RowBuffer, View};
 use super::table::Table;
 use super::{GpuOptions, Mode};
 use crate::CodegenError;
@@ -15,134 +16,8 @@ use crate::cuda::kernels::linear::{Linear, Norm, Weight};
 use crate::cuda::kernels::linear_tokens::LinearTokens;
 use crate::cuda::source::CudaSpec;
 use crate::kernels::Float;
-use crate::plan::launch::{Buffer, BufferId};
+use crate::plan::launch::BufferId;
 use crate::plan::nodes;
-
-/// A pointer argument before buffers have places.
-#[derive(Clone, Debug)]
-pub enum Operand {
-    /// A byte offset into a buffer.
-    Buffer {
-        /// The buffer.
-        id: BufferId,
-        /// The offset.
-        offset: usize,
-    },
-    /// Anything else.
-    Arg(GpuArg),
-}
-
-impl Operand {
-    /// The beginning of a buffer.
-    pub fn to(id: BufferId) -> Operand {
-        Operand::Buffer { id, offset: 0 }
-    }
-}
-
-/// A launch before buffers have places.
-pub struct Launch {
-    /// The graph node.
-    pub node: String,
-    /// Number of the kernel.
-    pub kernel: usize,
-    /// Blocks.
-    pub grid: [Blocks; 3],
-    /// Pointers.
-    pub args: Vec<Operand>,
-    /// Whether it works on the rows whose logits are asked for, not on all tokens.
-    pub by_rows: bool,
-}
-
-/// A piece of memory that launches pass values in, before it has a place.
-#[derive(Clone, Copy, Debug)]
-pub struct RowBuffer {
-    /// Bytes of a row.
-    row_bytes: usize,
-    /// Whether its rows are those asked for, not all tokens.
-    by_rows: bool,
-}
-
-impl RowBuffer {
-    /// The whole buffer in a program; `None` if its size overflows.
-    pub fn bytes(&self, mode: Mode) -> Option<Buffer> {
-        let rows = match self.by_rows {
-            true => mode.max_rows,
-            false => mode.max_tokens,
-        };
-        let row_bytes = self.row_bytes.checked_mul(rows)?;
-        Some(Buffer { row_bytes })
-    }
-}
-
-/// A graph as launches over buffers.
-pub struct Lowered {
-    /// The launches in order.
-    pub launches: Vec<Launch>,
-    /// The buffers.
-    pub buffers: Vec<RowBuffer>,
-    /// The buffer that holds the logits.
-    pub logits: BufferId,
-}
-
-/// A value's place: columns of a buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// The buffer.
-    pub buffer: BufferId,
-    /// First column, in f32 elements.
-    pub column: usize,
-    /// f32 elements a row.
-    pub stride: usize,
-}
-
-impl View {
-    /// The pointer to row 0.
-    pub fn read(&self) -> Operand {
-        Operand::Buffer {
-            id: self.buffer,
-            offset: self.column * 4,
-        }
-    }
-
-    /// Whether every row starts at a multiple of `n` elements and has a multiple of `n` of them.
-    pub fn aligned(&self, n: usize) -> bool {
-        self.column.is_multiple_of(n) && self.stride.is_multiple_of(n)
-    }
-}
-
-/// What the lowering functions need to know of the node in hand.
-pub struct Here {
-    /// The node.
-    pub id: NodeId,
-    /// Its operands.
-    pub operands: Vec<NodeId>,
-    rows: Dim,
-    /// Columns of the result.
-    pub d: usize,
-}
-
-impl Here {
-    /// Whether its rows are those asked for, not all tokens.
-    pub fn by_rows(&self) -> bool {
-        self.rows == Dim::Rows
-    }
-
-    /// How many rows it has at most.
-    pub fn most(&self, mode: Mode) -> usize {
-        match self.by_rows() {
-            true => mode.max_rows,
-            false => mode.max_tokens,
-        }
-    }
-
-    /// One block for every `each` of its rows.
-    pub fn blocks(&self, each: u32) -> Blocks {
-        match self.rows {
-            Dim::Rows => Blocks::PerRows(each),
-            _ => Blocks::PerTokens(each),
-        }
-    }
-}
 
 /// The state of lowering one program.
 pub struct Lowering<'a, 'm> {

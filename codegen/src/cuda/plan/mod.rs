@@ -10,6 +10,7 @@ mod gemv_cut;
 mod gemv_tile;
 mod heads;
 mod lower;
+mod lowered;
 mod ops;
 pub mod product;
 mod residual_binary;
@@ -25,7 +26,6 @@ use crate::cuda::kernels::argmax::Argmax;
 use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
-use crate::plan::place::place;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 use product::{Measured, Product};
 pub use token_tile::choose as choose_token_tile;
@@ -137,7 +137,7 @@ pub fn plan(
     let mut programs = Vec::new();
     for mode in MODES {
         let lowered = lower::lower(graph, mode, options, &fusions, &mut table)?;
-        programs.push(finish(lowered, mode)?);
+        programs.push(lowered::finish(lowered, mode)?);
     }
     let vocab = graph
         .outputs()
@@ -170,68 +170,4 @@ pub fn plan(
         setup: table.setup,
         programs,
     })
-}
-
-/// Places buffers and resolves operands.
-fn finish(lowered: lower::Lowered, mode: Mode) -> Result<GpuProgram, CodegenError> {
-    let head = head(&lowered)?;
-    let live = lifetimes(&lowered, head);
-    let sizes = lowered.buffers.iter().map(|b| b.bytes(mode));
-    let placement = sizes
-        .collect::<Option<Vec<_>>>()
-        .and_then(|buffers| place(&buffers, &live, 1))
-        .ok_or_else(|| CodegenError::plan("the buffers of a step overflow the address space"))?;
-    let arg = |operand: lower::Operand| match operand {
-        lower::Operand::Buffer { id, offset, .. } => GpuArg::Arena(placement.offsets[id] + offset),
-        lower::Operand::Arg(arg) => arg,
-    };
-    let steps = lowered.launches.into_iter().map(|l| GpuStep {
-        node: l.node,
-        kernel: l.kernel,
-        grid: l.grid,
-        args: l.args.into_iter().map(arg).collect(),
-    });
-    Ok(GpuProgram {
-        name: mode.name.into(),
-        max_tokens: mode.max_tokens,
-        max_rows: mode.max_rows,
-        head,
-        arena_bytes: placement.bytes,
-        logits: placement.offsets[lowered.logits],
-        steps: steps.collect(),
-    })
-}
-
-/// The first of the launches that work on the rows whose logits are asked for; they come last.
-fn head(lowered: &lower::Lowered) -> Result<usize, CodegenError> {
-    let launches = &lowered.launches;
-    let head = launches.iter().position(|l| l.by_rows);
-    let head = head.unwrap_or(launches.len());
-    match launches[head..].iter().find(|l| !l.by_rows) {
-        None => Ok(head),
-        Some(launch) => Err(CodegenError::plan(format!(
-            "{} works on all tokens, but comes after what works on single rows",
-            launch.node
-        ))),
-    }
-}
-
-/// First and last launch that touch every buffer. The logits live to the end, and so does what the
-/// launches from `head` on read of those before: they may run several times.
-fn lifetimes(lowered: &lower::Lowered, head: usize) -> Vec<(usize, usize)> {
-    let mut live = vec![(usize::MAX, 0); lowered.buffers.len()];
-    for (n, launch) in lowered.launches.iter().enumerate() {
-        for operand in &launch.args {
-            if let lower::Operand::Buffer { id, .. } = operand {
-                let (first, last) = &mut live[*id];
-                *first = (*first).min(n);
-                *last = match *first < head && n >= head {
-                    true => usize::MAX,
-                    false => (*last).max(n),
-                };
-            }
-        }
-    }
-    live[lowered.logits].1 = usize::MAX;
-    live
 }

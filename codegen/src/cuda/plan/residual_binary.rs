@@ -4,7 +4,8 @@ use rabitc_ir::ops::residual_binary::{Prologue, ResidualBinary, Roles};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::gate_source;
-use super::lower::{Here, Lowering, Operand, View};
+use super::lower::Lowering;
+use super::lowered::{Here, Operand, View};
 use super::table::PackedLayer;
 use super::{gemv_tile, token_tile};
 use crate::CodegenError;
