@@ -27,7 +27,7 @@ const MOST_ROWS: usize = 4;
 /// Positions of a lane that are computed with together.
 const BATCH: usize = 4;
 /// Batches that are under way or in use.
-const STAGES: usize = 3;
+const STAGES: usize = 2;
 
 impl AttentionDecode {
     /// Blocks that share a key/value head but not its query heads.
@@ -121,7 +121,6 @@ const CACHE: &str = r#"
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int split = blockIdx.x % SPLITS, kv_head = blockIdx.x / SPLITS / ROW_GROUPS;
   const int first_row = blockIdx.x / SPLITS % ROW_GROUPS * ROWS, rows = min(ROWS, GROUP - first_row);
-  allow_next();
   __shared__ __align__(8) u64 arrived;
   if (threadIdx.x == 0) expect_results(&arrived, result_bytes(rows, split));
   say_started();
@@ -151,6 +150,8 @@ const CACHE: &str = r#"
   };
   for (int n = 0; n < STAGES; n++) fetch(n);
   wait_for_previous();
+  // Not before: the next kernel's copies would get ahead of the cache.
+  allow_next();
 "#;
 
 /// Queries, and the new key and value.
