@@ -44,9 +44,9 @@ pub struct Mode {
 }
 
 /// Rows of logits that programs of many tokens compute together. A vocabulary is wide: logits of
-/// all tokens would take more memory than everything else. Products on matrix units take as many
-/// tokens in one tile.
-const ROWS: usize = 128;
+/// all tokens would take more memory than everything else. Products on matrix units work on tiles of
+/// up to so many tokens, and their buffers hold whole tiles.
+const ROWS: usize = 256;
 
 /// The programs of a target.
 pub const MODES: [Mode; 6] = [
