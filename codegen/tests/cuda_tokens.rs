@@ -1,6 +1,7 @@
 //! GPU kernels of several tokens: snapshots of what is emitted, and NVRTC's opinion of it.
 
 use rabitc_codegen::cuda::kernels::attention_tokens::AttentionTokens;
+use rabitc_codegen::cuda::kernels::cached_attention::CachedAttention;
 use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::linear::Weight;
@@ -115,15 +116,17 @@ fn attention(
     chains: Chains,
 ) -> AttentionTokens {
     AttentionTokens {
-        n_heads,
-        n_kv_heads,
-        head_dim,
+        over: CachedAttention {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            splits: 8,
+            scale: 0.125,
+            window,
+            softcap,
+            chains,
+        },
         tokens,
-        splits: 8,
-        scale: 0.125,
-        window,
-        softcap,
-        chains,
     }
 }
 

@@ -4,7 +4,8 @@ use rabitc_ir::ops::residual_binary::{Prologue, ResidualBinary, Roles};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::gate_source;
-use super::lower::{Here, Lowering, Operand, View};
+use super::lower::Lowering;
+use super::lowered::{Here, Operand, View};
 use super::table::PackedLayer;
 use super::{gemv_tile, token_tile};
 use crate::CodegenError;
@@ -280,7 +281,7 @@ impl Lowering<'_, '_> {
 
     fn many_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
         let wide = self.options.arch.has_clusters();
-        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, self.mode.max_tokens);
+        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, here.most(self.mode));
         let order = if wide {
             Order::Units(tile)
         } else {
