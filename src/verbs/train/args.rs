@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Noise, NoiseKind, Optimizer, Rates, Recipe, Start,
-    WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
 };
 
 use crate::open::{DeviceArgs, ThreadArgs};
@@ -192,7 +191,7 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub diversity: f32,
-    /// Probability of each token of the text to be another
+    /// Probability of each token of the text to be replaced
     #[arg(
         long,
         default_value_t = 0.0,
@@ -200,17 +199,9 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub noise: f32,
-    /// Which: one that follows the same N tokens elsewhere in the text, 0 to 3
+    /// By which: one that follows the same N tokens elsewhere in the text, 0 to 3
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Training")]
     pub noise_order: usize,
-    /// What happens then: replace (the text goes on as before) or splice (it goes on there)
-    #[arg(
-        long,
-        default_value = "replace",
-        value_name = "KIND",
-        help_heading = "Training"
-    )]
-    pub noise_kind: NoiseKind,
     /// AdamW's decay of the first moment
     #[arg(
         long,
@@ -343,7 +334,6 @@ impl Args {
             },
             noise: Noise {
                 rate: self.noise,
-                kind: self.noise_kind,
                 order: self.noise_order,
             },
             weights: self.weights,
