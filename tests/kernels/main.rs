@@ -7,6 +7,7 @@
 mod model;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +25,9 @@ struct Silent;
 
 impl Progress for Silent {
     fn phase(&mut self, _: &'static str, _: u64) {}
-    fn advance(&mut self, _: u64) {}
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 fn check(s: &Shape) {

@@ -2,6 +2,7 @@
 
 mod failing;
 mod memory;
+mod reports;
 mod runs;
 mod stops;
 mod stored;
@@ -147,6 +148,9 @@ pub(crate) struct Setting {
     pub(crate) recipe: Recipe,
     pub(crate) corpus: Corpus,
     pub(crate) valid: Corpus,
+    /// Tokens of a window of validation; none is done if `None`.
+    pub(crate) window: Option<usize>,
+    pub(crate) most: Option<usize>,
     pub(crate) save: u64,
 }
 
@@ -158,6 +162,8 @@ impl Setting {
             recipe,
             corpus: corpus(400, 1),
             valid: corpus(120, 2),
+            window: Some(16),
+            most: None,
             save: 4,
         }
     }
@@ -169,6 +175,17 @@ impl Setting {
         resume: bool,
         engines: &dyn Engines,
     ) -> Result<Outcome, TrainError> {
+        self.observed(dir, resume, engines, &mut Silent)
+    }
+
+    /// Runs in `dir`, watched.
+    pub(crate) fn observed(
+        &self,
+        dir: &Path,
+        resume: bool,
+        engines: &dyn Engines,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
         let job = Job {
             teacher: &self.teacher,
             student: self.student.as_ref(),
@@ -179,16 +196,16 @@ impl Setting {
                 diagnose: true,
             },
             corpus: &self.corpus,
-            held: Some(Held {
+            held: self.window.map(|window| Held {
                 corpus: &self.valid,
-                window: 16,
-                most: None,
+                window,
+                most: self.most,
             }),
             dir,
             resume,
             engines,
         };
-        rabitc_train::run(&job, &mut Silent)
+        rabitc_train::run(&job, observer)
     }
 
     /// The message of a run that is refused.

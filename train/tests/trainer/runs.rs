@@ -7,7 +7,6 @@ use rabitc_train::job::Engines;
 use rabitc_train::memory::MemoryPlan;
 use rabitc_train::metrics::Record;
 use rabitc_train::recipe::{Method, Start, WeightType};
-use rabitc_train::report::report;
 
 use super::*;
 
@@ -48,9 +47,6 @@ fn all_methods_learn() {
         let (first, last) = (kl[0], kl[kl.len() - 1]);
         assert!(last < 0.9 * first, "{method:?}: {kl:?}");
         lower(&Checkpoint::open(dir.path()).unwrap(), &Default::default()).unwrap();
-        let page = report(&[dir.path().to_path_buf()]).unwrap();
-        assert!(page.contains(method.name()) && page.ends_with("</html>\n"));
-        assert_eq!(page.matches("<svg").count(), 9, "{method:?}");
     }
 }
 
@@ -126,7 +122,7 @@ fn engines_agree() {
             Record::Step(s) => Some([
                 s.loss,
                 s.kl,
-                s.hidden,
+                s.hidden.unwrap(),
                 s.text.unwrap(),
                 s.diversity.unwrap(),
                 s.gradient_norm,
