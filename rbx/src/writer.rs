@@ -60,7 +60,9 @@ pub fn write(
     }
     let header_len = header(&manifest, &placed, NO_HASH).len();
     let folder = folder_of(path)?;
-    let mut file = builder().prefix(".rbx-").tempfile_in(folder).map_err(io)?;
+    let file = builder().prefix(".rbx-").tempfile_in(folder);
+    // Without the temporary name.
+    let mut file = file.map_err(|e| io(e.kind().into()))?;
     let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     out.write_all(&vec![0; 8 + header_len]).map_err(io)?;
     for entry in entries {

@@ -93,8 +93,11 @@ impl Job<'_> {
             self.teacher.check_student(student)?;
         }
         // What no student can be made of is refused before anything is written.
-        for stage in recipe.stages() {
-            Plan::new(&self.teacher.graph, recipe, &stage)?;
+        for (number, stage) in recipe.stages().iter().enumerate() {
+            let plan = Plan::new(&self.teacher.graph, recipe, stage)?;
+            if let (0, Some(student)) = (number, self.student) {
+                check_paths(student, &plan)?;
+            }
         }
         Ok(self.engines.check()?)
     }
@@ -167,4 +170,20 @@ impl Job<'_> {
     pub(crate) fn window(&self) -> Option<usize> {
         self.held.as_ref().map(|held| held.window)
     }
+}
+
+/// Refuses a student that was trained with another number of paths than the run begins with.
+fn check_paths(student: &Teacher, plan: &Plan) -> Result<(), TrainError> {
+    for layer in &plan.student.layers {
+        let found = WeightStore::info(&student.checkpoint, &layer.g);
+        let found = found.and_then(|(_, shape)| shape.first().copied());
+        let paths = plan.stage.paths;
+        if let Some(found) = found.filter(|found| *found != paths) {
+            let (student, layer) = (&student.name, &layer.node);
+            return Err(TrainError::Setting(format!(
+                "the student {student} has {found} paths in `{layer}`, the run begins with {paths}"
+            )));
+        }
+    }
+    Ok(())
 }

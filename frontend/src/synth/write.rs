@@ -76,6 +76,10 @@ fn temporary_folder(out: &Path) -> Result<TempDir, Error> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
+    if !parent.is_dir() {
+        let reason = format!("there is no folder {}", parent.display());
+        return Err(Error::file(out, reason));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".rabitc-synth-");
     #[cfg(unix)]
@@ -84,7 +88,9 @@ fn temporary_folder(out: &Path) -> Result<TempDir, Error> {
         // What `mkdir` would ask for: the result is an ordinary folder, not a private one.
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
-    builder.tempdir_in(parent).map_err(Error::io(parent))
+    let folder = builder.tempdir_in(parent);
+    // Without the temporary name.
+    folder.map_err(|e| Error::io(parent)(e.kind().into()))
 }
 
 /// Cuts the plan into files of at most `limit` bytes, or of one tensor.

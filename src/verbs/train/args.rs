@@ -18,7 +18,8 @@ use crate::open::{DeviceArgs, ThreadArgs};
 ///
 /// DIR becomes a checkpoint that `rabitc compile DIR` takes, with metrics.jsonl beside it (see
 /// `rabitc report`). It is saved so that it can be stopped at any moment: the same command with
-/// --resume goes on where it was, on the CPU with the same losses to the last bit.
+/// --resume goes on where it was, on the CPU with the same losses to the last bit. ^C ends it after
+/// the update under way, with a checkpoint; a second ^C ends it at once.
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES, allow_negative_numbers = true)]
 pub struct Args {

@@ -33,7 +33,7 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     let compiler = Compiler::new()?;
     let products = products(args, bench.device().info.arch)?;
     if products.is_empty() {
-        bail!("{}: no layer is residual-binary", args.model.display());
+        bail!("{}: no layer is residual-binary", args.model().display());
     }
     let request = Request {
         products: &products,
@@ -58,15 +58,15 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
 /// The products of the model.
 fn products(args: &Args, arch: SmArch) -> Result<Vec<Product>> {
     let options = options(arch, &args.activations);
-    match (is_artifact(&args.model)?, args.paths) {
+    match (is_artifact(&args.model())?, args.paths) {
         (true, Some(_)) => bail!("--paths: an artifact's paths are what they are"),
-        (true, None) => of_artifact(&Artifact::open(&args.model)?, options),
+        (true, None) => of_artifact(&Artifact::open(&args.model())?, options),
         (false, paths) => {
             let passes = rabitc_passes::Options {
                 paths: paths.unwrap_or(2).into(),
                 ..rabitc_passes::Options::default()
             };
-            of_config(&args.model, &passes, options)
+            of_config(&args.model(), &passes, options)
         }
     }
 }

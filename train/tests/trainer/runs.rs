@@ -208,7 +208,9 @@ fn a_trained_student_goes_on() {
     let (before, after) = (validations(dir.path()), validations(next.path()));
     assert_eq!(before.last(), after.first());
     setting.recipe.paths = 3;
-    let other = tempfile::tempdir().unwrap();
-    let message = setting.refused(other.path(), false);
-    assert!(message.contains("the student has 3 paths"), "{message}");
+    let other = next.path().join("other");
+    let message = setting.refused(&other, false);
+    let words = "has 2 paths in `model.layers.0.self_attn.q_proj`, the run begins with 3";
+    assert!(message.contains(words), "{message}");
+    assert!(!other.exists());
 }
