@@ -25,7 +25,7 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {"noise": "0", "noise-kind": "replace", "noise-order": "1"}
+OFF = {"noise": "0", "noise-order": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def ablation():
         {"init": "iterative"},
         {"lr_scales": "0"},
         {"lr_rest": "0"},
-        {"noise": "0.2"},
+        {"noise": "0.1"},
         {"text_loss": "0.1"},
         {"diversity": "0.1"},
         {"weight_decay": "0.1"},
@@ -147,17 +147,16 @@ def candidates():
 
 
 def noise():
-    """Kinds and amounts of noise in the text."""
+    """Amounts of noise in the text, and what it is drawn by."""
     parts = [
+        {"noise": "0.1"},
+        {"noise": "0.05"},
         {"noise": "0.3"},
-        {"noise": "0.15"},
-        {"noise": "0.3", "noise_order": "0"},
-        {"noise": "0.5"},
-        {"noise": "0.5", "noise_order": "2"},
-        {"noise": "0.3", "lr": "5e-4"},
-        {"noise": "0.3", "longer": 2},
-        {"noise": "0.15", "noise_order": "0"},
-        {"noise": "0.2", "noise_kind": "splice"},
+        {"noise": "0.1", "noise_order": "0"},
+        {"noise": "0.1", "noise_order": "2"},
+        {"noise": "0.1", "lr": "5e-4"},
+        {"noise": "0.1", "longer": 2},
+        {"noise": "0.1", "method": "independent"},
     ]
     return seeded([run(**part) for part in parts])
 

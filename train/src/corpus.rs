@@ -24,16 +24,6 @@ pub struct Place {
     token: u32,
 }
 
-impl Place {
-    /// The place of the next token.
-    pub fn after(self) -> Place {
-        Place {
-            token: self.token + 1,
-            ..self
-        }
-    }
-}
-
 /// A sequence of a corpus: which file, and where in it the first token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -140,10 +130,10 @@ impl Corpus {
         ids.iter().rev().copied()
     }
 
-    /// The token at a place, if there is one.
-    pub fn token(&self, place: Place) -> Option<i32> {
-        let file = self.files.get(place.file as usize)?;
-        file.get(place.token as usize).copied()
+    /// The tokens from a place on, `len` of them if the file has as many.
+    pub fn at(&self, place: Place, len: usize) -> &[i32] {
+        let ids = &self.files[place.file as usize][place.token as usize..];
+        &ids[..len.min(ids.len())]
     }
 
     /// The tokens of a sequence.

@@ -11,7 +11,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
-use crate::recipe::{MOST_ORDER, Noise, NoiseKind};
+use crate::recipe::{MOST_ORDER, Noise};
 
 /// Keeps these draws apart from those of the order of the text.
 const SEED: u64 = 0x6e6f_6973_655f_7267;
@@ -53,26 +53,16 @@ impl Noiser {
         })
     }
 
-    /// `len` tokens from `place` on, with noise that depends on nothing but the seed and `number`.
+    /// `len` tokens of a file from `place` on, with noise that depends on nothing but the seed and
+    /// `number`. The first is as it was.
     pub fn sequence(&self, corpus: &Corpus, place: Place, len: usize, number: u64) -> Vec<i32> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ SEED);
         rng.set_stream(number);
-        let mut place = place;
-        let mut out: Vec<i32> = Vec::with_capacity(len);
-        while out.len() < len {
-            // A file may end in a sequence that went on elsewhere.
-            let ends = corpus.token(place).is_none();
-            let noisy = self.is_noisy(&mut rng) && !out.is_empty();
-            let from = if noisy || ends {
-                self.draw(&mut rng, &out)
-            } else {
-                place
-            };
-            if ends || self.noise.kind == NoiseKind::Splice {
-                place = from;
+        let mut out = corpus.at(place, len).to_vec();
+        for i in 0..out.len() {
+            if self.is_noisy(&mut rng) && i > 0 {
+                out[i] = corpus.at(self.draw(&mut rng, &out[..i]), 1)[0];
             }
-            out.extend(corpus.token(from));
-            place = place.after();
         }
         out
     }
@@ -142,8 +132,8 @@ mod tests {
         prop::collection::vec(prop::collection::vec(0i32..5, 40..80), 1..4)
     }
 
-    fn noiser(corpus: &Corpus, rate: f32, kind: NoiseKind, order: usize) -> Noiser {
-        Noiser::new(corpus, Noise { rate, kind, order }, 7).unwrap()
+    fn noiser(corpus: &Corpus, rate: f32, order: usize) -> Noiser {
+        Noiser::new(corpus, Noise { rate, order }, 7).unwrap()
     }
 
     #[test]
@@ -163,16 +153,14 @@ mod tests {
         #[test]
         fn tokens_follow_what_they_are_drawn_after(
             files in files(),
-            splice in any::<bool>(),
             number in any::<u64>(),
         ) {
             // A token that ends a file and occurs nowhere else has no other after it.
             let mut files = files;
             files.iter_mut().for_each(|f| { let first = f[..2].to_vec(); f.extend(first) });
             let corpus = corpus(&files);
-            let kind = if splice { NoiseKind::Splice } else { NoiseKind::Replace };
             let start = corpus.places().next().unwrap();
-            let out = noiser(&corpus, 1.0, kind, 1).sequence(&corpus, start, 30, number);
+            let out = noiser(&corpus, 1.0, 1).sequence(&corpus, start, 30, number);
             prop_assert_eq!(out.len(), 30);
             for pair in out.windows(2) {
                 let often = files.iter().flat_map(|f| &f[..f.len() - 1]);
@@ -188,12 +176,12 @@ mod tests {
             let corpus = corpus(&files);
             let start = corpus.places().nth(3).unwrap();
             let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, number);
-            let noiser_ = noiser(&corpus, 0.3, NoiseKind::Replace, order);
+            let noiser_ = noiser(&corpus, 0.3, order);
             let first = draw(&noiser_);
             prop_assert_eq!(first[0], files[0][3]);
             draw(&noiser_);
             prop_assert_eq!(&first, &draw(&noiser_));
-            prop_assert_eq!(&first, &draw(&noiser(&corpus, 0.3, NoiseKind::Replace, order)));
+            prop_assert_eq!(&first, &draw(&noiser(&corpus, 0.3, order)));
         }
     }
 
@@ -203,22 +191,11 @@ mod tests {
         // No token occurs twice, so that whatever is drawn is another.
         let corpus = corpus(&[(0..20_000).collect()]);
         let start = corpus.places().next().unwrap();
-        let noiser = noiser(&corpus, 0.2, NoiseKind::Replace, 0);
+        let noiser = noiser(&corpus, 0.2, 0);
         let out = noiser.sequence(&corpus, start, 10_000, 1);
         let changed = out.iter().zip(0..).filter(|(id, i)| *id != i).count();
         // Five standard deviations of a binomial count.
         assert!((changed as f64 - 2000.0).abs() < 5.0 * (10_000.0f64 * 0.2 * 0.8).sqrt());
-    }
-
-    /// After a splice the sequence is the text's again, from another place on.
-    #[test]
-    fn spliced_sequences_consist_of_stretches_of_the_text() {
-        let corpus = corpus(&[(0..20_000).collect()]);
-        let start = corpus.places().next().unwrap();
-        let noiser = noiser(&corpus, 0.01, NoiseKind::Splice, 2);
-        let out = noiser.sequence(&corpus, start, 10_000, 1);
-        let jumps = out.windows(2).filter(|w| w[1] != w[0] + 1).count();
-        assert!((50..150).contains(&jumps), "{jumps}");
     }
 
     /// The longest context that the text has twice is used.
@@ -227,11 +204,11 @@ mod tests {
         // 1 2 is followed by 3 and 4; 2 alone also by 9.
         let text = vec![1, 2, 3, 1, 2, 4, 8, 2, 9];
         let corpus = corpus(&[text]);
-        let noiser = noiser(&corpus, 1.0, NoiseKind::Replace, 3);
+        let noiser = noiser(&corpus, 1.0, 3);
         let drawn = |before: &[i32]| -> Vec<i32> {
             let mut rng = ChaCha8Rng::seed_from_u64(1);
             let places = (0..50).map(|_| noiser.draw(&mut rng, before));
-            let mut ids: Vec<i32> = places.filter_map(|p| corpus.token(p)).collect();
+            let mut ids: Vec<i32> = places.map(|p| corpus.at(p, 1)[0]).collect();
             ids.sort_unstable();
             ids.dedup();
             ids

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Noise, NoiseKind, Optimizer, Rates, Recipe, Start,
-    WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
 };
 
 use crate::open::{DeviceArgs, ThreadArgs};
@@ -143,15 +142,12 @@ pub struct TrainingArgs {
     /// path more
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     pub diversity: f32,
-    /// Probability of each token of the text to be another
+    /// Probability of each token of the text to be replaced
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub noise: f32,
-    /// Which: one that follows the same N tokens elsewhere in the text, 0 to 3
+    /// By which: one that follows the same N tokens elsewhere in the text, 0 to 3
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub noise_order: usize,
-    /// What happens then: replace (the text goes on as before) or splice (it goes on there)
-    #[arg(long, default_value = "replace", value_name = "KIND")]
-    pub noise_kind: NoiseKind,
     /// AdamW's decay of the first moment
     #[arg(long, default_value_t = 0.9, value_name = "X")]
     pub beta1: f32,
@@ -248,7 +244,6 @@ impl Args {
             },
             noise: Noise {
                 rate: how.noise,
-                kind: how.noise_kind,
                 order: how.noise_order,
             },
             weights: made.weights,

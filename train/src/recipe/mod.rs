@@ -68,29 +68,15 @@ word_attr! {
     }
 }
 
-word_attr! {
-    /// What noise does with a token.
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    pub enum NoiseKind {
-        /// It is replaced; the sequence goes on as before.
-        Replace = "replace",
-        /// The sequence goes on elsewhere in the text.
-        Splice = "splice",
-    }
-}
-
 /// The most tokens that noise looks back.
 pub const MOST_ORDER: usize = 3;
 
 /// How the sequences that are trained on differ from the text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// The probability of each token to be another.
+    /// The probability of each token to be replaced.
     pub rate: f32,
-    /// What happens to it.
-    pub kind: NoiseKind,
-    /// Tokens before it after which the other is found in the text, at most [`MOST_ORDER`].
+    /// Tokens before it that the other one follows elsewhere in the text, at most [`MOST_ORDER`].
     pub order: usize,
 }
 
@@ -98,7 +84,6 @@ impl Default for Noise {
     fn default() -> Noise {
         Noise {
             rate: 0.0,
-            kind: NoiseKind::Replace,
             order: 1,
         }
     }
