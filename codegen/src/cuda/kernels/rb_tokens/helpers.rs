@@ -57,6 +57,11 @@ __device__ __forceinline__ void store_remote4(u32 to, const float* v) {
 
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 pub const COUNT_COMMON: &str = r#"
+__device__ __forceinline__ void count_first(int* d, const uint4& a, const uint2& b) {
+  asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(0));
+}
 __device__ __forceinline__ void count_common(int* d, const uint4& a, const uint2& b) {
   asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
@@ -82,12 +87,12 @@ __device__ __forceinline__ void transpose_bits(u32& lo, u32& hi) {
 __device__ __forceinline__ constexpr int plane_at(int p) {
   return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * 32);
 }
-// Stores the bits of byte `BYTE` of q[0..8], inputs 8·lane.., as planes 8·BYTE.. of a token. Lane
-// 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
-template <int BYTE> __device__ __forceinline__ void store_planes(u8* to, const u32* q) {
-  constexpr u32 two = BYTE ? 0x0051u : 0x0040u;
-  u32 lo = __byte_perm(__byte_perm(q[0], q[1], two), __byte_perm(q[2], q[3], two), 0x5410);
-  u32 hi = __byte_perm(__byte_perm(q[4], q[5], two), __byte_perm(q[6], q[7], two), 0x5410);
+// Stores the bits of byte `BYTE` of eight numbers of 16 bits, inputs 8·lane.., as planes 8·BYTE.. of
+// a token. Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words
+// side by side.
+template <int BYTE> __device__ __forceinline__ void store_planes(u8* to, const u32* pairs) {
+  constexpr u32 bytes = BYTE ? 0x7531u : 0x6420u;
+  u32 lo = __byte_perm(pairs[0], pairs[1], bytes), hi = __byte_perm(pairs[2], pairs[3], bytes);
   transpose_bits(lo, hi);
 #pragma unroll
   for (int p = 0; p < 8; p++) to[plane_at(8 * BYTE + p)] = (u8)((p < 4 ? lo : hi) >> (8 * (p & 3)));

@@ -4,9 +4,8 @@
 //! block, path and token, whose bits lie in planes, and a binary matrix instruction counts the
 //! inputs whose sign and plane bit are both set. Here the eight columns of an instruction are
 //! tokens: the same plane of eight of them, or planes of fewer tokens that lie evenly apart.
-//! Accumulators go over the planes from the highest down and are multiplied in between, so that a
-//! lane ends with the whole sums of its two tokens, and signs are read from shared memory once for
-//! all planes and tokens.
+//! Instructions go over the planes, so that a lane ends with the whole sums of its two tokens, and
+//! signs are read from shared memory once for all planes and tokens.
 //!
 //! What bounds it: an instruction covers 16 rows × 256 inputs of one plane of eight tokens, so the
 //! number of instructions grows with tokens × planes, while the signs that are read do not.
@@ -14,9 +13,10 @@
 //! A cluster of blocks owns a set of row tiles; its blocks split the inputs, so that planes are made
 //! once a cluster, and leave their sums in the shared memory of the block that finishes the row.
 
+mod counting;
 mod helpers;
+mod making;
 mod shape;
-mod stages;
 
 use rabitc_rbx::SmArch;
 
@@ -161,10 +161,10 @@ impl RbTokens {
             ("$ACT", act.into()),
         ];
         let stages = [
-            stages::FETCH,
-            stages::QUANTISE,
-            stages::COUNT,
-            stages::FINISH,
+            making::FETCH,
+            making::QUANTISE,
+            counting::COUNT,
+            counting::FINISH,
         ]
         .concat();
         let mut body = stages.replace("\n\n", "\n");

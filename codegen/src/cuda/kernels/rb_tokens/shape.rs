@@ -7,7 +7,7 @@ use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
 /// Registers of a lane that may hold signs.
-const SIGN_REGISTERS: usize = 48;
+const SIGN_REGISTERS: usize = 36;
 
 /// Byte offsets in shared memory.
 pub(super) struct Places {
@@ -111,7 +111,7 @@ impl RbTokens {
                 t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
             ),
             ("INBOX_SQUARES_AT", t.splits * tokens * 4),
-            ("READY_AT", (1 + t.warps * t.slots) * 8),
+            ("READY_AT", (2 + t.warps * t.slots) * 8),
         ];
         let mut places = Places {
             named: Vec::new(),
