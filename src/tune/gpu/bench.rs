@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
+use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
@@ -20,6 +21,8 @@ const HOPELESS: f64 = 3.0;
 const ALIGNMENT: usize = 256;
 /// Random bytes that stand for signs.
 const PATTERN: usize = 1 << 20;
+/// Prepared inputs hold a multiple of so many tokens.
+const UNIT_TOKENS: usize = 256;
 
 /// A product's memory on a card, and its candidates.
 pub struct Bench<'a> {
@@ -35,10 +38,21 @@ struct Memory {
     signs: DeviceMemory,
     g: DeviceMemory,
     h: DeviceMemory,
+    /// h in the order of the products of many tokens.
+    h_steps: DeviceMemory,
     x: DeviceMemory,
+    /// x as the candidates want it that do not read it as it is.
+    prepared: Vec<Prepared>,
     residual: DeviceMemory,
     out: DeviceMemory,
     state: DeviceMemory,
+}
+
+/// x in f16, in an order.
+struct Prepared {
+    order: Order,
+    x: DeviceMemory,
+    factor: DeviceMemory,
 }
 
 struct Ready {
@@ -61,7 +75,7 @@ impl<'a> Bench<'a> {
         product: &'a Product,
         copies: usize,
     ) -> Result<Bench<'a>> {
-        let problem = Problem::random(&product.task, 3)?;
+        let problem = Problem::random(&product.task, 3);
         let memory = Memory::new(bench, compiler, product, &problem, copies)?;
         let mut all = Bench {
             bench,
@@ -71,6 +85,7 @@ impl<'a> Bench<'a> {
             candidates: Vec::new(),
         };
         all.candidates = all.compile(compiler)?;
+        all.prepare(compiler)?;
         for candidate in 0..all.candidates() {
             all.check(candidate)
                 .with_context(|| all.describe(candidate).0)?;
@@ -108,23 +123,45 @@ impl<'a> Bench<'a> {
             ready.push(Ready {
                 tool,
                 params: source.params.clone(),
-                grid: [tried[index].blocks as u32, 1, 1],
+                grid: [tried[index].grid[0] as u32, tried[index].grid[1] as u32, 1],
                 index,
             });
         }
         Ok(ready)
     }
 
+    /// Makes the inputs of candidates that do not read x as it is.
+    fn prepare(&mut self, compiler: &Compiler) -> Result<()> {
+        let orders = self.candidates.iter().map(|c| self.order(c));
+        for order in orders.flatten().collect::<Vec<_>>() {
+            if self.memory.prepared.iter().any(|p| p.order == order) {
+                continue;
+            }
+            let prepared = Prepared::new(self.bench, compiler, self.product, order, &self.memory.x)?;
+            self.memory.prepared.push(prepared);
+        }
+        Ok(())
+    }
+
+    fn order(&self, candidate: &Ready) -> Option<Order> {
+        self.product.candidates[candidate.index].input
+    }
+
     /// A launch of a candidate on copy `n` of the signs.
     pub fn launch(&self, candidate: usize, n: usize) -> Launch<'_> {
         let (memory, ready) = (&self.memory, &self.candidates[candidate]);
-        let place = |name: &String| match &name[..] {
-            "signs" => (&memory.signs, n * stride(self.product)),
-            "g" => (&memory.g, 0),
-            "h" => (&memory.h, 0),
-            "x" => (&memory.x, 0),
-            "residual" => (&memory.residual, 0),
-            "state" => (&memory.state, 0),
+        let order = self.order(ready);
+        let prepared = memory.prepared.iter().find(|p| Some(p.order) == order);
+        let place = |name: &String| match (&name[..], prepared) {
+            ("signs", _) => (&memory.signs, n * stride(self.product)),
+            ("g", _) => (&memory.g, 0),
+            ("h", _) => (&memory.h, 0),
+            ("h_steps", _) => (&memory.h_steps, 0),
+            ("x", Some(prepared)) => (&prepared.x, 0),
+            ("x", None) => (&memory.x, 0),
+            ("factor", Some(prepared)) => (&prepared.factor, 0),
+            ("residual", _) => (&memory.residual, 0),
+            ("state", _) => (&memory.state, 0),
             // `out`, or `gated`; `check` notices whatever else it might be.
             _ => (&memory.out, 0),
         };
@@ -179,6 +216,8 @@ impl Memory {
             signs: bench.memory(sign_bytes.ok_or_else(|| anyhow!("too many signs"))?)?,
             g: bench.memory(layout.scale_count() * 4)?,
             h: bench.memory(layout.h_count() * 2)?,
+            h_steps: bench.memory(layout.h_count() * 2)?,
+            prepared: Vec::new(),
             x: filled(bytemuck::cast_slice(&problem.input()))?,
             residual: filled(bytemuck::cast_slice(problem.residual()))?,
             out: bench.memory(task.tokens * task.columns * 4)?,
@@ -224,10 +263,9 @@ impl Memory {
             memory.write(0, bytes).map(|()| memory)
         });
         let (stored_signs, stored_g, stored_h) = (stored_signs?, stored_g?, stored_h?);
-        let h_steps = bench.memory(layout.h_count() * 2)?;
         let places = [
             vec![&stored_signs, &self.signs],
-            vec![&stored_g, &stored_h, &self.g, &self.h, &h_steps],
+            vec![&stored_g, &stored_h, &self.g, &self.h, &self.h_steps],
         ];
         let blocks = [repack.grid(), fold.grid()];
         for (n, places) in places.into_iter().enumerate() {
@@ -239,5 +277,41 @@ impl Memory {
             bench.run(&[launch])?;
         }
         Ok(())
+    }
+}
+
+impl Prepared {
+    /// `x` in an order, by the kernel that a model would use.
+    fn new(
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        order: Order,
+        x: &DeviceMemory,
+    ) -> Result<Prepared> {
+        let (task, d_in) = (&product.task, product.task.layout.stored.d_in);
+        let prepare = RbPrepare {
+            d_in,
+            x_stride: task.x_stride,
+            x_aligned: task.x_stride.is_multiple_of(4) && d_in.is_multiple_of(4),
+            before: Before::Nothing,
+            order,
+        };
+        let tokens = task.tokens.next_multiple_of(UNIT_TOKENS);
+        let bytes = (prepare.padded() * 2).checked_mul(tokens);
+        let prepared = Prepared {
+            order,
+            x: bench.memory(bytes.ok_or_else(|| anyhow!("too many tokens"))?)?,
+            factor: bench.memory(tokens * 4)?,
+        };
+        let source = prepare.source(product.arch);
+        let compiled = compile_all(compiler, std::slice::from_ref(&source), product.arch)?;
+        let tool = bench.load(&kernel(&source, &compiled[0]), &compiled[0].cubin)?;
+        let args = vec![(x, 0), (&prepared.x, 0), (&prepared.factor, 0)];
+        // SAFETY: the kernel reads the tokens of the task, which `x` was sized by, and writes as many
+        // rows of `padded` f16 elements.
+        let launch = unsafe { Launch::new(&tool, [task.tokens as u32, 1, 1], args) };
+        bench.run(&[launch])?;
+        Ok(prepared)
     }
 }

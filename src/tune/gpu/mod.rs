@@ -8,6 +8,7 @@ mod bench;
 mod chain;
 pub mod demand;
 pub mod entry;
+pub mod gain;
 mod problem;
 pub mod tables;
 
@@ -38,6 +39,10 @@ pub struct Request<'a> {
 
 /// What was found of the products of one program.
 pub struct Tuned {
+    /// The program.
+    pub program: &'static str,
+    /// The kind of its kernels, see [`Cut::KIND`](rabitc_codegen::cuda::plan::product::Cut::KIND).
+    pub kind: &'static str,
     /// The products.
     pub products: Vec<TunedProduct>,
     /// Links of the chain in a run of the program: layers, where all are alike.
@@ -67,7 +72,7 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
     let mut programs: Vec<Vec<&Product>> = Vec::new();
     for product in request.products {
         match programs.last_mut() {
-            Some(last) if last[0].task.tokens == product.task.tokens => last.push(product),
+            Some(last) if last[0].program == product.program => last.push(product),
             _ => programs.push(vec![product]),
         }
     }
@@ -106,6 +111,8 @@ fn program(
     let left = budget.saturating_sub(start.elapsed());
     let times = chain.compare(&choices, left, &mut || progress("all products"))?;
     Ok(Tuned {
+        program: products[0].program,
+        kind: products[0].kind,
         products: found,
         links: products.iter().map(|p| p.launches).max().unwrap_or(1),
         link_ns: [median(&times[0]), median(&times[1])],

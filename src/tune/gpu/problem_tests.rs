@@ -20,7 +20,7 @@ fn task(gate: bool) -> Task {
     Task {
         layout,
         tokens: 2,
-        planes: 16,
+        rounding: Rounding::Planes(16),
         x_stride: 304,
         norm: Some(1e-5),
         gate: gate.then_some(Activation::Silu),
@@ -47,7 +47,7 @@ fn result(problem: &Problem) -> Vec<f32> {
 #[test]
 fn the_right_result_passes_and_wrong_ones_do_not() {
     for gate in [false, true] {
-        let problem = Problem::random(&task(gate), 1).unwrap();
+        let problem = Problem::random(&task(gate), 1);
         let mut out = result(&problem);
         problem.check(&out).unwrap();
         let last = out.len() - 1;
@@ -62,17 +62,34 @@ fn the_right_result_passes_and_wrong_ones_do_not() {
 
 #[test]
 fn inputs_lie_as_far_apart_as_the_task_says() {
-    let problem = Problem::random(&task(false), 1).unwrap();
+    let problem = Problem::random(&task(false), 1);
     let x = problem.input();
     assert_eq!(x.len(), 608);
     assert_eq!(x[300..304], [0.0; 4]);
     assert_eq!(x[304..604], problem.layer.x[300..600]);
     assert_eq!(problem.residual().len(), 192);
-    let many = Task {
-        tokens: BLOCK_TOKENS + 1,
-        ..task(false)
-    };
-    assert!(Problem::random(&many, 1).is_err());
+}
+
+#[test]
+fn many_tokens_are_looked_at_from_the_first_to_the_last() {
+    for rounding in [Rounding::Planes(8), Rounding::Half] {
+        let many = Task {
+            tokens: 100,
+            rounding,
+            ..task(false)
+        };
+        let problem = Problem::random(&many, 1);
+        let mut out = result(&problem);
+        problem.check(&out).unwrap();
+        for at in [0, out.len() - 1] {
+            let right = std::mem::replace(&mut out[at], 1e3);
+            problem.check(&out).unwrap_err();
+            out[at] = right;
+        }
+        // Every token has the result of another.
+        out.rotate_left(problem.task.columns);
+        problem.check(&out).unwrap_err();
+    }
 }
 
 #[test]
@@ -81,4 +98,12 @@ fn fewer_bits_may_be_further_off() {
     let [fine, coarse] = [16, 8].map(|planes| quantisation(&u, planes));
     assert!((coarse - 128.0 / 127.0).abs() < 0.01, "{coarse}");
     assert!(fine < coarse / 100.0);
+}
+
+#[test]
+fn f16_is_between_16_bits_and_8() {
+    let u = [1.0; 256];
+    let [fine, coarse] = [16, 8].map(|planes| quantisation(&u, planes));
+    let half = halves(&u, 2);
+    assert!(fine < half && half < coarse, "{fine} {half} {coarse}");
 }

@@ -11,9 +11,11 @@ mod gemv_tile;
 mod heads;
 mod lower;
 mod ops;
+mod prefill_cut;
 pub mod product;
 mod residual_binary;
 mod table;
+mod token_cut;
 mod token_tile;
 
 use rabitc_ir::Graph;
@@ -28,7 +30,7 @@ use crate::cuda::source::CudaSpec;
 use crate::plan::place::place;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 use product::{Measured, Product};
-pub use token_tile::choose as choose_token_tile;
+pub use token_cut::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +125,7 @@ pub fn plan(
     let fusions = fuse::find(graph);
     let mut programs = Vec::new();
     for mode in MODES {
+        table.program = mode.name;
         let lowered = lower::lower(graph, mode, options, &fusions, &mut table)?;
         programs.push(finish(lowered, mode)?);
     }

@@ -11,10 +11,10 @@ pub const COUNT: &str = r#"
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
   const float unit = (float)(2 << (plane_group * STEPS)) * (1.0f / LIMIT);
   if (BULK) barrier_wait(g_ready, 0);
-  for (int round = 0; tile_of(round, 0) < tiles; round++) {
-    const int slot = round % SLOTS, part = part_of(round), set0 = GATE ? (tile_of(round, 0) & 1) * PATHS : 0;
+  for (int item = warp; tile_of(item, 0) < tiles; item += WARPS) {
+    const int slot = slot_of(item), part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
     const int begin_chunk = part * PART_CHUNKS, end_chunk = min(chunks, begin_chunk + PART_CHUNKS);
-    if (BULK) barrier_wait(ready + slot, (round / SLOTS) & 1);
+    if (BULK) barrier_wait(ready + slot, item / (WARPS * SLOTS) & 1);
     float total[GROUPS_OF_TOKENS][AT_ONCE][4];
 #pragma unroll
     for (int k = 0; k < GROUPS_OF_TOKENS; k++)
@@ -29,8 +29,8 @@ pub const COUNT: &str = r#"
         for (int r = 0; r < AT_ONCE; r++)
 #pragma unroll
           for (int c = 0; c < CHUNKS_AT_ONCE; c++) {
-            const uint4* const words = BULK ? (const uint4*)(slots + (slot * AT_ONCE + r) * SLOT_BYTES) - begin_chunk * PATHS * 32
-                                            : (const uint4*)(stream + (size_t)min(tile_of(round, r), tiles - 1) * (CHUNKS * PATHS * 512));
+            const uint4* const words = BULK ? (const uint4*)(shared + SIGNS_AT + (slot * AT_ONCE + r) * SLOT_BYTES) - begin_chunk * PATHS * 32
+                                            : (const uint4*)(stream + (size_t)min(tile_of(item, r), tiles - 1) * (CHUNKS * PATHS * 512));
             a[r][c] = first + c < end_chunk ? words[((first + c) * PATHS + path) * 32 + lane] : make_uint4(0, 0, 0, 0);
           }
 #pragma unroll
@@ -75,7 +75,7 @@ pub const COUNT: &str = r#"
           }
 #pragma unroll
           for (int r = 0; r < AT_ONCE; r++) {
-            const int tile = min(tile_of(round, r), tiles - 1);
+            const int tile = min(tile_of(item, r), tiles - 1);
             const float* const g_here = g_rows + (tile * PATHS + path) * 16 + (lane >> 2);
 #pragma unroll
             for (int j = 0; j < 4; j++)
@@ -84,13 +84,13 @@ pub const COUNT: &str = r#"
         }
       }
     }
-    if (BULK && tile_of(round + SLOTS, 0) < tiles) {
+    if (BULK && tile_of(item + WARPS * SLOTS, 0) < tiles) {
       __syncwarp();
-      if (lane == 0) fetch(round + SLOTS);
+      if (lane == 0) fetch(item + WARPS * SLOTS);
     }
 #pragma unroll
     for (int r = 0; r < AT_ONCE; r++) {
-      const int tile = tile_of(round, r);
+      const int tile = tile_of(item, r);
       if (tile >= tiles) break;
       const int whole = GATE ? tile >> 1 : tile;
       const int owner = whole % SPLITS, local = GATE ? (whole / SPLITS) * 2 + (tile & 1) : whole / SPLITS;
@@ -146,7 +146,8 @@ pub const FINISH: &str = r#"
 #pragma unroll
     for (int j = 0; j < 4; j++) early[j] = rest_of(held, j);
   }
-  cluster_wait();
+  if (SPLITS > 1) cluster_wait();
+  else workers_meet();
   float* const inverse = squares;  // 1 / rms of a token
   if (NORM) {
     if (threadIdx.x < TOKENS) {
@@ -155,7 +156,7 @@ pub const FINISH: &str = r#"
       for (int s = 0; s < SPLITS; s++) square += inbox_squares[s * TOKENS + threadIdx.x];
       inverse[threadIdx.x] = rsqrtf(square / D_IN + EPS);
     }
-    __syncthreads();
+    workers_meet();
   }
   for (int item = threadIdx.x; item < ITEMS; item += WARPS * 32) {
     const Held held = held_by(item);

@@ -26,8 +26,6 @@ use crate::cuda::source::{
     ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
 };
 
-/// Threads of a multiprocessor whose registers one block should not exceed, so that two fit.
-const HALF_THE_REGISTERS: usize = 256;
 /// A scale whose largest input is not above this is zero: its inverse would not be finite.
 const SMALLEST: f32 = 1e-30;
 
@@ -72,6 +70,27 @@ pub struct RbTokens {
 }
 
 impl RbTokens {
+    /// The name without the tile.
+    pub fn problem_name(&self) -> String {
+        let finish = match self.finish {
+            Finish::Store => "store".into(),
+            Finish::Residual(stride) => format!("add{stride}"),
+            Finish::Gate(act) => act.name().to_string(),
+        };
+        let norm = self
+            .norm
+            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
+        format!(
+            "rb_product_tokens_{}_t{}{}_b{}_x{}{}{norm}_{finish}",
+            self.layout.shape_name(),
+            self.tokens,
+            if self.by_rows { "rows" } else { "" },
+            self.planes,
+            self.x_stride,
+            if self.x_aligned { "" } else { "u" },
+        )
+    }
+
     /// The constants of the text.
     fn declare(&self, b: Builder, bulk: bool) -> Builder {
         let (stored, t) = (&self.layout.stored, &self.tile);
@@ -95,6 +114,9 @@ impl RbTokens {
             .int("SPLITS", t.splits)
             .int("CLUSTER_TILES", t.row_tiles)
             .int("WARPS", t.warps)
+            // Tokens, and blocks of inputs of each, that a warp quantises together.
+            .int("QUAD", self.tokens.min(4))
+            .int("BESIDE", 4 / self.tokens.min(4))
             .int("PARTS", t.parts)
             .int("AT_ONCE", t.at_once)
             .int("SLOTS", t.slots)
@@ -178,22 +200,9 @@ impl RbTokens {
 impl CudaSpec for RbTokens {
     fn name(&self) -> String {
         let t = &self.tile;
-        let finish = match self.finish {
-            Finish::Store => "store".into(),
-            Finish::Residual(stride) => format!("add{stride}"),
-            Finish::Gate(act) => act.name().to_string(),
-        };
-        let norm = self
-            .norm
-            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_product_tokens_{}_t{}{}_b{}_x{}{}{norm}_{finish}_s{}r{}w{}p{}a{}d{}",
-            self.layout.shape_name(),
-            self.tokens,
-            if self.by_rows { "rows" } else { "" },
-            self.planes,
-            self.x_stride,
-            if self.x_aligned { "" } else { "u" },
+            "{}_s{}r{}w{}p{}a{}d{}",
+            self.problem_name(),
             t.splits,
             t.row_tiles,
             t.warps,
@@ -204,10 +213,10 @@ impl CudaSpec for RbTokens {
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let (bulk, threads) = (arch.has_clusters(), self.tile.warps * 32);
-        let two = threads <= HALF_THE_REGISTERS;
+        let bulk = arch.has_clusters();
+        // One warp more fetches.
+        let threads = (self.tile.warps + usize::from(bulk)) * 32;
         let b = Builder::new(self.name(), arch, threads as u32)
-            .min_blocks(if two { 2 } else { 1 })
             .cluster(self.tile.splits as u32)
             .shared(self.shared_bytes(arch));
         let result = if self.gated() { "gated" } else { "out" };
@@ -228,6 +237,7 @@ impl CudaSpec for RbTokens {
             } else {
                 helpers::NO_BULK
             })
+            .helper(helpers::WORKERS)
             .helper(helpers::COUNT_COMMON)
             .helper(helpers::PLANES)
             .param("const float", "x")
