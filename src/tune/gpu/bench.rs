@@ -1,5 +1,7 @@
 //! The candidates of one product on a card: compiled, checked, ready to be launched.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
@@ -10,11 +12,11 @@ use rabitc_codegen::kernels::Float;
 use rabitc_runtime::cuda::driver::DeviceMemory;
 use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
 
-use super::problem::Problem;
+use super::problem::{Problem, Stored};
 use crate::compile::gpu::{compile_all, kernel};
 
 /// Candidates that are measured at most: those that the cost model likes best.
-const MOST_CANDIDATES: usize = 48;
+const MOST_CANDIDATES: usize = 32;
 /// Candidates that the model thinks this many times slower than its best are left out.
 const HOPELESS: f64 = 3.0;
 /// Copies of a layer start at multiples of this many bytes.
@@ -64,7 +66,7 @@ struct Ready {
 
 impl<'a> Bench<'a> {
     /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
-    /// what every candidate computes.
+    /// what every candidate computes for a layer.
     ///
     /// # Errors
     /// A candidate that does not compile, spills or computes something else; memory that the card
@@ -73,9 +75,10 @@ impl<'a> Bench<'a> {
         bench: &'a Workbench,
         compiler: &Compiler,
         product: &'a Product,
+        stored: Rc<Stored>,
         copies: usize,
     ) -> Result<Bench<'a>> {
-        let problem = Problem::random(&product.task, 3);
+        let problem = Problem::new(&product.task, stored);
         let memory = Memory::new(bench, compiler, product, &problem, copies)?;
         let mut all = Bench {
             bench,
@@ -172,16 +175,21 @@ impl<'a> Bench<'a> {
     }
 
     fn check(&self, candidate: usize) -> Result<()> {
-        let mut out = vec![f32::NAN; self.product.task.tokens * self.product.task.columns];
-        self.memory.out.write(0, bytemuck::cast_slice(&out))?;
-        self.bench.run(&[self.launch(candidate, 0)])?;
-        self.memory
-            .out
-            .read(0, bytemuck::cast_slice_mut(&mut out))?;
-        match out.iter().position(|v| v.is_nan()) {
-            Some(n) => bail!("element {n} is not written"),
-            None => self.problem.check(&out),
+        let columns = self.product.task.columns;
+        let (mut row, out) = (vec![f32::NAN; columns], &self.memory.out);
+        let bytes = columns * 4;
+        for token in self.problem.tokens() {
+            out.write(token * bytes, bytemuck::cast_slice(&row))?;
         }
+        self.bench.run(&[self.launch(candidate, 0)])?;
+        for token in self.problem.tokens() {
+            out.read(token * bytes, bytemuck::cast_slice_mut(&mut row))?;
+            if let Some(n) = row.iter().position(|v| v.is_nan()) {
+                bail!("token {token}, column {n} is not written");
+            }
+            self.problem.check(token, &row)?;
+        }
+        Ok(())
     }
 }
 
@@ -236,8 +244,8 @@ impl Memory {
         problem: &Problem,
     ) -> Result<()> {
         let (arch, layout) = (product.arch, &product.task.layout);
-        let (signs, g, h) = problem.stored();
-        let pattern: Vec<u8> = signs.iter().copied().cycle().take(PATTERN).collect();
+        let stored = problem.stored();
+        let pattern: Vec<u8> = stored.signs.iter().copied().cycle().take(PATTERN).collect();
         for at in (0..self.signs.bytes()).step_by(PATTERN) {
             let length = PATTERN.min(self.signs.bytes() - at);
             self.signs.write(at, &pattern[..length])?;
@@ -254,9 +262,9 @@ impl Memory {
         let sources = [repack.source(arch), fold.source(arch)];
         let compiled = compile_all(compiler, &sources, arch)?;
         let [stored_signs, stored_g, stored_h] = [
-            &signs[..],
-            bytemuck::cast_slice(&g),
-            bytemuck::cast_slice(h),
+            &stored.signs[..],
+            bytemuck::cast_slice(&stored.g),
+            bytemuck::cast_slice(stored.h()),
         ]
         .map(|bytes| {
             let memory = bench.memory(bytes.len())?;

@@ -12,6 +12,7 @@ pub mod gain;
 mod problem;
 pub mod tables;
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -24,6 +25,7 @@ use super::cache::Timing;
 use bench::Bench;
 use chain::Chain;
 use entry::{Gpu, GpuCandidate, GpuEntry};
+use problem::Stored;
 
 /// What is tuned, where, and for how long.
 pub struct Request<'a> {
@@ -76,12 +78,12 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
             _ => programs.push(vec![product]),
         }
     }
-    let mut tuned = Vec::new();
+    let (mut tuned, mut layers) = (Vec::new(), Vec::new());
     for (n, products) in programs.iter().enumerate() {
         let left = request.budget.saturating_sub(start.elapsed());
         let share = left / (programs.len() - n) as u32;
         let mut tick = |problem: &str| progress(problem, start.elapsed());
-        tuned.push(program(request, products, share, &mut tick)?);
+        tuned.push(program(request, products, &mut layers, share, &mut tick)?);
     }
     Ok(tuned)
 }
@@ -90,12 +92,14 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
 fn program(
     request: &Request<'_>,
     products: &[&Product],
+    layers: &mut Vec<Rc<Stored>>,
     budget: Duration,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Tuned> {
     let start = Instant::now();
     let mut prepared = |p: &Product| progress(&p.problem);
-    let mut chain = Chain::new(request.bench, request.compiler, products, &mut prepared)?;
+    let (bench, compiler) = (request.bench, request.compiler);
+    let mut chain = Chain::new(bench, compiler, products, layers, &mut prepared)?;
     let mut found = Vec::new();
     for (place, product) in products.iter().enumerate() {
         // One share more for the comparison.

@@ -1,7 +1,10 @@
 //! A product of random weights and inputs, and what must come out.
 
+use std::rc::Rc;
+
 use anyhow::{Result, bail};
 use rabitc_codegen::cuda::plan::product::{Rounding, Task};
+use rabitc_ir::layout::SignLayout;
 use rabitc_passes::tiles::LayerShape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,10 +24,50 @@ const CHECKED_TOKENS: usize = 16;
 /// Inputs repeat after so many tokens: a number that no tile of tokens is a multiple of.
 const PERIOD: usize = BLOCK_TOKENS - 1;
 
+/// A random layer, and its signs and output scales as an artifact stores them, the scales in f16.
+pub struct Stored {
+    layout: SignLayout,
+    layer: Layer,
+    /// Signs.
+    pub signs: Vec<u8>,
+    /// Output scales.
+    pub g: Vec<u16>,
+}
+
+impl Stored {
+    /// The layer of a seed.
+    pub fn random(layout: &SignLayout, seed: u64) -> Stored {
+        let shape = LayerShape {
+            d_in: layout.d_in,
+            segments: layout.segments.clone(),
+            paths: layout.paths,
+            activations: "int16",
+        };
+        let layer = Layer::random(&shape, seed);
+        let (signs, g) = layer.pack(layout);
+        Stored {
+            layout: layout.clone(),
+            layer,
+            signs,
+            g,
+        }
+    }
+
+    /// Whether it is a layer of that layout.
+    pub fn has(&self, layout: &SignLayout) -> bool {
+        self.layout == *layout
+    }
+
+    /// Input scales.
+    pub fn h(&self) -> &[u16] {
+        &self.layer.h
+    }
+}
+
 /// A random instance of a task.
 pub struct Problem {
     task: Task,
-    layer: Layer,
+    stored: Rc<Stored>,
     residual: Vec<f32>,
     expected: Vec<Element>,
 }
@@ -40,20 +83,13 @@ struct Element {
 }
 
 impl Problem {
-    /// The instance of a seed.
-    pub fn random(task: &Task, seed: u64) -> Problem {
-        let stored = &task.layout.stored;
-        let shape = LayerShape {
-            d_in: stored.d_in,
-            segments: stored.segments.clone(),
-            paths: stored.paths,
-            activations: "int16",
-        };
-        let mut random = ChaCha8Rng::seed_from_u64(seed + 1);
+    /// An instance with a layer of the task's layout.
+    pub fn new(task: &Task, stored: Rc<Stored>) -> Problem {
+        let mut random = ChaCha8Rng::seed_from_u64(task.tokens as u64);
         let residual = task.residual.map_or(0, |stride| stride * task.tokens);
         let mut problem = Problem {
             task: task.clone(),
-            layer: Layer::random(&shape, seed),
+            stored,
             residual: (0..residual)
                 .map(|_| random.random_range(-1.0..1.0))
                 .collect(),
@@ -63,10 +99,9 @@ impl Problem {
         problem
     }
 
-    /// Signs, output scales and input scales as an artifact stores them, the scales in f16.
-    pub fn stored(&self) -> (Vec<u8>, Vec<u16>, &[u16]) {
-        let (signs, g) = self.layer.pack(&self.task.layout.stored);
-        (signs, g, &self.layer.h)
+    /// The layer.
+    pub fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     /// The input, tokens `x_stride` elements apart.
@@ -82,7 +117,7 @@ impl Problem {
     /// The input of a token.
     fn token(&self, token: usize) -> &[f32] {
         let d_in = self.task.layout.stored.d_in;
-        &self.layer.x[token % PERIOD * d_in..][..d_in]
+        &self.stored.layer.x[token % PERIOD * d_in..][..d_in]
     }
 
     /// What is added to the result; empty if nothing is.
@@ -90,20 +125,26 @@ impl Problem {
         &self.residual
     }
 
-    /// Holds some elements of a result `[tokens, columns]` against plain sums in f64, within what
-    /// the rounding of the input allows.
+    /// The tokens that are looked at.
+    pub fn tokens(&self) -> impl Iterator<Item = usize> {
+        let (all, last) = (self.task.tokens, self.task.tokens - 1);
+        let looked_at = all.min(CHECKED_TOKENS);
+        (0..looked_at).map(move |n| spread(n, looked_at, last))
+    }
+
+    /// Holds some elements of the result of a token, `[columns]`, against plain sums in f64, within
+    /// what the rounding of the input allows.
     ///
     /// # Errors
     /// An element that is further away, by its place.
-    pub fn check(&self, out: &[f32]) -> Result<()> {
-        for e in &self.expected {
-            let found = f64::from(out[e.token * self.task.columns + e.column]);
+    pub fn check(&self, token: usize, row: &[f32]) -> Result<()> {
+        for e in self.expected.iter().filter(|e| e.token == token) {
+            let found = f64::from(row[e.column]);
             // Written so that a result that is no number is refused.
             let near = (found - e.value).abs() <= e.bound;
             if !near {
                 bail!(
-                    "token {}, column {}: {found}, but {} ± {:.1e} is right",
-                    e.token,
+                    "token {token}, column {}: {found}, but {} ± {:.1e} is right",
                     e.column,
                     e.value,
                     e.bound
@@ -120,11 +161,8 @@ impl Problem {
             Some(_) => 1,
             None => segments.len(),
         };
-        let spread = |n: usize, count: usize, last: usize| n * last / (count - 1).max(1);
-        let looked_at = self.task.tokens.min(CHECKED_TOKENS);
         let mut all = Vec::new();
-        for n in 0..looked_at {
-            let token = spread(n, looked_at, self.task.tokens - 1);
+        for token in self.tokens() {
             let mut first = 0;
             for (segment, rows) in segments.iter().take(shown).enumerate() {
                 for n in 0..CHECKED {
@@ -152,7 +190,7 @@ impl Problem {
                 Rounding::Planes(planes) => quantisation(u, planes),
                 Rounding::Half => halves(u, self.task.layout.stored.paths),
             };
-            let (y, bound) = self.layer.element(token % PERIOD, segment, row, &error);
+            let (y, bound) = self.stored.layer.element(token % PERIOD, segment, row, &error);
             // 1/rms is rounded, and so is its product.
             (y * norm, bound * norm + 4.0 * U * (y * norm).abs())
         };
@@ -181,6 +219,11 @@ impl Problem {
         let squares: f64 = x.iter().map(|v| f64::from(*v).powi(2)).sum();
         1.0 / (squares / d_in as f64 + f64::from(eps)).sqrt()
     }
+}
+
+/// Number `n` of `count` numbers from 0 to `last`, evenly apart.
+fn spread(n: usize, count: usize, last: usize) -> usize {
+    n * last / (count - 1).max(1)
 }
 
 /// How far Σ ±u may be off: half a step for every input, where the steps of a group of inputs are

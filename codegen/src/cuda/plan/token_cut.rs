@@ -7,9 +7,11 @@
 //! START + max(quantise + count, signs) + exchange
 //! ```
 //!
-//! Quantisation is the busiest scheduler's units; counting its matrix instructions, or what one
-//! warp's take one after the other if it has too few neighbours; signs are the block's bytes at its
-//! share of the bandwidth.
+//! Quantisation is the busiest scheduler's units and the busiest warp's; counting is the busiest
+//! scheduler's matrix instructions, what feeds them and weighs their counts, and the wait for signs
+//! that a block had no room for at once; signs are the block's bytes at its share of the bandwidth. The constants
+//! follow times of many ways to cut the products of a 7 B model on an H200: they rank the ways to cut
+//! a product.
 
 use rabitc_rbx::SmArch;
 
@@ -19,25 +21,24 @@ use super::token_tile::{SCHEDULERS, busiest, candidates};
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_tokens::RbTokens;
 
-/// Cycles from the end of the kernel ahead until inputs are in registers.
-const START: f64 = 2.2e3;
+/// Cycles of every launch.
+const START: f64 = 5.7e3;
 /// Cycles that a scheduler needs for 256 inputs of four tokens and a set.
-const UNIT: f64 = 330.0;
-/// Cycles in which a warp alone does the same.
-const UNIT_ALONE: f64 = 800.0;
-/// Cycles that a matrix unit is busy with an instruction of 16 × 8 × 256.
-const MATRIX: f64 = 6.5;
-/// Cycles from an instruction's start until what depends on it can start.
-const MATRIX_LATENCY: f64 = 34.0;
-/// Cycles of a warp alone to weigh the counts of two steps.
-const WEIGH: f64 = 30.0;
-/// Cycles of a warp alone for a path of a set beside.
-const SET: f64 = 250.0;
-/// Cycles for the meeting of a cluster, and for each doubling of its size.
-const MEETING: f64 = 1.2e3;
-const DOUBLING: f64 = 150.0;
-/// Cycles for each result that a thread finishes.
-const ITEM: f64 = 150.0;
+const UNIT: f64 = 740.0;
+/// Cycles for each such unit of the busiest warp.
+const UNIT_ALONE: f64 = 125.0;
+/// Cycles of a scheduler for a matrix instruction of 16 × 8 × 256.
+const MATRIX: f64 = 6.8;
+/// Cycles to weigh what an instruction counted.
+const WEIGH: f64 = 5.3;
+/// Cycles to read a plane of 256 inputs of eight tokens.
+const READ: f64 = 2.4;
+/// Cycles for signs that are fetched when others have been counted.
+const REFILL: f64 = 560.0;
+/// Cycles for each share of the inputs: sums are added up and sent for each.
+const PART: f64 = 440.0;
+/// Cycles of a scheduler for a set of row tiles, a path and eight tokens beside.
+const SET: f64 = 126.0;
 
 impl Cut for RbTokens {
     const KIND: &'static str = "several tokens";
@@ -88,29 +89,28 @@ impl RbTokens {
     /// Cycles until all planes are made.
     fn quantising(&self) -> f64 {
         let units = (self.most_chunks() * self.sets() * self.tokens).div_ceil(4);
-        let share = units.div_ceil(SCHEDULERS) as f64 * UNIT * self.planes as f64 / 16.0;
-        share.max(units.div_ceil(self.tile.warps) as f64 * UNIT_ALONE)
+        let bits = self.planes as f64 / 16.0;
+        let share = units as f64 / SCHEDULERS as f64 * UNIT * bits;
+        share + units.div_ceil(self.tile.warps) as f64 * UNIT_ALONE
     }
 
     /// Cycles until all bits are counted.
     fn counting(&self) -> f64 {
-        let groups = self.tokens / self.columns();
-        let (paths, steps) = (self.layout.stored.paths, self.steps());
-        let matrix = (busiest(self) * paths * steps * groups) as f64 * MATRIX;
-        let (chunks, at_once) = (self.part_chunks(), self.chunks_at_once());
-        let weighings = chunks.div_ceil(at_once) * (steps / 2) * groups;
-        let chain = (chunks * steps / 2 * groups) as f64 * MATRIX_LATENCY;
-        let alone = paths as f64 * (chain + weighings as f64 * WEIGH + SET);
-        let rounds = (self.tile_sets() * self.tile.parts).div_ceil(self.tile.warps);
-        matrix.max(alone * rounds as f64)
+        let (tile, groups) = (&self.tile, self.tokens / self.columns());
+        let paths = self.layout.stored.paths;
+        let items = self.tile_sets() * tile.parts;
+        let instructions = busiest(self) * paths * self.steps() * groups;
+        let chunks = self.part_chunks();
+        let together = chunks as f64 / chunks.div_ceil(self.chunks_at_once()) as f64;
+        let each = MATRIX + WEIGH / together + READ / tile.at_once as f64;
+        let sets = items.div_ceil(SCHEDULERS) * paths * groups;
+        let refills = items.div_ceil(tile.warps).saturating_sub(tile.slots);
+        instructions as f64 * each + sets as f64 * SET + refills as f64 * REFILL
     }
 
-    /// Cycles until sums have met and rows are finished.
+    /// Cycles for the sums to meet.
     fn exchanging(&self) -> f64 {
-        let doublings = f64::from(self.tile.splits.ilog2());
-        let results = self.finished() * 16 * self.tokens / 4;
-        let items = results.div_ceil(self.tile.warps * 32) as f64;
-        MEETING + doublings * DOUBLING + items * ITEM
+        self.tile.parts as f64 * PART
     }
 }
 

@@ -8,8 +8,8 @@ use rabitc_rbx::SmArch;
 
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 
-/// Blocks of a cluster; larger clusters are not portable. Smaller ones quantise more often.
-const SPLITS: [usize; 3] = [8, 4, 2];
+/// Blocks of a cluster at most; larger clusters are not portable, and smaller ones quantise more often.
+const MOST_SPLITS: usize = 8;
 /// Warps of a block that compute: four or two a scheduler.
 const WARPS: [usize; 2] = [16, 8];
 /// Shares of a block's inputs at most.
@@ -37,28 +37,27 @@ pub fn candidates(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
 
 fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
     let chunks = product.layout.input_tiles();
-    let splits = SPLITS.into_iter().filter(|s| arch.has_clusters() && *s <= chunks);
-    let splits: Vec<usize> = splits.collect();
-    let splits = if splits.is_empty() { vec![1] } else { splits };
+    let mut splits = if arch.has_clusters() { MOST_SPLITS } else { 1 };
+    while splits > chunks {
+        splits /= 2;
+    }
+    let row_tiles = row_tiles(product, (blocks(arch, splits) / splits).max(1));
     let mut all = Vec::new();
-    for splits in splits {
-        let row_tiles = row_tiles(product, (blocks(arch, splits) / splits).max(1));
-        for warps in WARPS {
-            for parts in 1..=MOST_PARTS.min(chunks.div_ceil(splits)) {
-                for at_once in 1..=MOST_AT_ONCE {
-                    let tile = TokenTile {
-                        splits,
-                        row_tiles,
-                        warps,
-                        parts,
-                        at_once,
-                        slots: 1,
-                    };
-                    all.push(RbTokens {
-                        tile,
-                        ..product.clone()
-                    });
-                }
+    for warps in WARPS {
+        for parts in 1..=MOST_PARTS.min(chunks.div_ceil(splits)) {
+            for at_once in 1..=MOST_AT_ONCE {
+                let tile = TokenTile {
+                    splits,
+                    row_tiles,
+                    warps,
+                    parts,
+                    at_once,
+                    slots: 1,
+                };
+                all.push(RbTokens {
+                    tile,
+                    ..product.clone()
+                });
             }
         }
     }
@@ -73,8 +72,7 @@ fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
 /// Blocks that run at once, one a multiprocessor. Of large clusters, fewer can be placed.
 fn blocks(arch: SmArch, splits: usize) -> usize {
     match (arch.has_clusters(), splits) {
-        (true, 8..) => 120,
-        (true, 4..) => 128,
+        (true, 4..) => 120,
         (true, _) => 132,
         (false, _) => 108,
     }

@@ -97,7 +97,7 @@ pub const COUNT: &str = r#"
       // Lanes that hold four sums each, two rows by two tokens, store them side by side.
       float4* const to = (float4*)inbox + ((split * PARTS + part) * FINISHED + local) * (GROUPS_OF_TOKENS * HOLDERS)
                          + (lane >> 2) * (COLUMNS / 2) + t % (COLUMNS / 2);
-      const u32 remote = remote_address(to, owner);
+      const u32 remote = remote_address(to, owner), arrived = remote_address(inbox_ready, owner);
 #pragma unroll
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         // Lanes with the same tokens hold different planes.
@@ -105,7 +105,7 @@ pub const COUNT: &str = r#"
         for (int o = COLUMNS / 2; o < 4; o *= 2)
 #pragma unroll
           for (int j = 0; j < 4; j++) total[k][r][j] += __shfl_xor_sync(~0u, total[k][r][j], o);
-        if (t < COLUMNS / 2) store_remote4(remote + k * (HOLDERS * 16), total[k][r]);
+        if (t < COLUMNS / 2) send4(remote + k * (HOLDERS * 16), total[k][r], arrived);
       }
     }
   }
@@ -118,10 +118,9 @@ pub const FINISH: &str = r#"
       const int rank = i / TOKENS, token = i % TOKENS;
       float square = 0.0f;
       for (int chunk = 0; chunk < chunks; chunk++) square += squares[chunk * TOKENS + token];
-      store_remote(inbox_squares + split * TOKENS + token, rank, square);
+      send(remote_address(inbox_squares + split * TOKENS + token, rank), square, remote_address(inbox_ready, rank));
     }
   }
-  if (SPLITS > 1) cluster_arrive();
   constexpr int STEP = GATE ? 2 : 1, SOURCES = SPLITS * PARTS;
   // A thread has the sums of two rows and two tokens, as they were stored: where, and which.
   struct Held { int from, tile, row, token; };
@@ -146,9 +145,7 @@ pub const FINISH: &str = r#"
 #pragma unroll
     for (int j = 0; j < 4; j++) early[j] = rest_of(held, j);
   }
-  if (SPLITS > 1) cluster_wait();
-  else workers_meet();
-  float* const inverse = squares;  // 1 / rms of a token
+  all_is_sent(inbox_ready);
   if (NORM) {
     if (threadIdx.x < TOKENS) {
       float square = 0.0f;

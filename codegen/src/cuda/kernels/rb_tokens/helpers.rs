@@ -35,24 +35,36 @@ __device__ __forceinline__ void bulk_copy(void*, const void*, u32, u64*) {}
 __device__ __forceinline__ void barrier_wait(u64*, u32) {}
 "#;
 
-/// Four numbers at once into the shared memory of another block of the cluster.
+/// Blocks of a cluster: they learn of each other, and send numbers into each other's shared memory, where
+/// a barrier counts the bytes. An ordinary barrier of the cluster would first wait for all memory.
 pub const REMOTE: &str = r#"
+__device__ __forceinline__ void here_i_am() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void all_are_here() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 __device__ __forceinline__ u32 remote_address(const void* p, int rank) {
   u32 remote;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"((u32)__cvta_generic_to_shared(p)), "r"(rank));
   return remote;
 }
-__device__ __forceinline__ void store_remote4(u32 to, const float* v) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+__device__ __forceinline__ void send(u32 to, float v, u32 b) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" :: "r"(to), "f"(v), "r"(b) : "memory");
 }
+__device__ __forceinline__ void send4(u32 to, const float* v, u32 b) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
+               :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(b) : "memory");
+}
+__device__ __forceinline__ void all_is_sent(u64* b) { barrier_wait(b, 0); }
 "#;
 
 /// The same names where a block is alone.
 pub const NO_REMOTE: &str = r#"
+__device__ __forceinline__ void here_i_am() {}
+__device__ __forceinline__ void all_are_here() {}
 __device__ __forceinline__ u32 remote_address(const void* p, int) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void store_remote4(u32 to, const float* v) {
+__device__ __forceinline__ void send(u32 to, float v, u32) { asm volatile("st.shared.f32 [%0], %1;" :: "r"(to), "f"(v) : "memory"); }
+__device__ __forceinline__ void send4(u32 to, const float* v, u32) {
   asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
 }
+__device__ __forceinline__ void all_is_sent(u64*) { workers_meet(); }
 "#;
 
 /// The warps that compute wait for each other; there may be one more.
@@ -72,6 +84,16 @@ __device__ __forceinline__ void count_common(int* d, const uint4& a, const uint2
                : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 }
+"#;
+
+/// Numbers of four kinds, a warp's worth of each.
+pub const FOURS: &str = r#"
+// Of four numbers, the one that a lane stands for.
+template <class T> __device__ __forceinline__ T own(const T* v, int lane) {
+  const T low = lane & 1 ? v[1] : v[0], high = lane & 1 ? v[3] : v[2];
+  return lane & 2 ? high : low;
+}
+__device__ __forceinline__ float reciprocal(float v) { float r; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v)); return r; }
 "#;
 
 /// Whole numbers to bit planes in the order of the matrix instruction's second operand.

@@ -7,13 +7,15 @@ pub const FETCH: &str = r#"
   float* const g_rows = (float*)(shared + G_AT);     // [tile][path][16]
   int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
   u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
-  float* const squares = (float*)(shared + SQUARES_AT);
+  float* const squares = (float*)(shared + SQUARES_AT);  // of a chunk and token; the other blocks get their sums
+  float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, t = lane & 3;
   u64* const h_ready = (u64*)(shared + READY_AT);
   u64* const g_ready = h_ready + 1;
-  u64* const ready = h_ready + 2;  // of every slot
+  u64* const inbox_ready = h_ready + 2;
+  u64* const ready = h_ready + 3;  // of every slot
 
   // This cluster's row tiles, this block's inputs.
   const int split = blockIdx.x % SPLITS, cluster = blockIdx.x / SPLITS;
@@ -49,12 +51,16 @@ pub const FETCH: &str = r#"
   };
 
   allow_next();
-  if (SPLITS > 1) cluster_arrive();
+  // How many tokens there are was known before the first kernel of the step.
+  const int first_token = blockIdx.y * TOKENS;
+  const int tokens = min(TOKENS, $COUNT - first_token);
   const u16* const h_from = h + ((size_t)segment * PATHS * CHUNKS + first_chunk) * 256;
   const float* const g_from = g + (size_t)first_tile * PATHS * 16;
   if (BULK) {
-    for (int i = threadIdx.x; i < 2 + WARPS * SLOTS; i += blockDim.x) barrier_init(h_ready + i);
-    barrier_inits_done();
+    if (warp == 0) {
+      for (int i = lane; i < 3 + WARPS * SLOTS; i += 32) barrier_init(h_ready + i);
+      barrier_inits_done();
+    }
   } else {
     for (int i = threadIdx.x; i < SETS * chunks * 32; i += blockDim.x) {
       const int set = i / (chunks * 32), at = i % (chunks * 32);
@@ -64,6 +70,7 @@ pub const FETCH: &str = r#"
   }
   for (int i = threadIdx.x; i < SETS * TOKENS; i += blockDim.x) sums[i] = largest[i] = 0;
   __syncthreads();
+  if (SPLITS > 1) here_i_am();
   if (BULK && warp == WARPS) {
     // One warp fetches for all: a copy that the memory system has no room for yet keeps its thread
     // waiting. Scales are asked for before all signs: they are needed first.
@@ -73,16 +80,16 @@ pub const FETCH: &str = r#"
         bulk_copy(h_here + set * MOST_CHUNKS * 256, h_from + (size_t)set * CHUNKS * 256, chunks * 512, h_ready);
       barrier_expect(g_ready, tiles * PATHS * 64);
       bulk_copy(g_rows, g_from, tiles * PATHS * 64, g_ready);
+      // Sums of all blocks of the cluster for the row tiles that this one finishes.
+      const int wholes = tiles / BETWEEN, owned = (wholes - split + SPLITS - 1) / SPLITS * BETWEEN;
+      barrier_expect(inbox_ready, owned * (SPLITS * PARTS * GROUPS_OF_TOKENS * HOLDERS * 16) + (NORM ? SPLITS * TOKENS * 4 : 0));
     }
     __syncwarp();
     for (int item = lane; item < WARPS * SLOTS; item += 32) fetch(item);
     __syncwarp();
-    if (SPLITS > 1) { cluster_wait(); cluster_arrive(); cluster_wait(); }
+    if (SPLITS > 1) all_are_here();
     return;
   }
-  // How many tokens there are was known before the first kernel of the step.
-  const int first_token = blockIdx.y * TOKENS;
-  const int tokens = min(TOKENS, $COUNT - first_token);
   wait_for_previous();
 "#;
 
@@ -139,24 +146,26 @@ pub const QUANTISE: &str = r#"
     if (!HELD) load(i);
     float (*const u)[8] = u_held[HELD ? i : 0];
     if (NORM && set_of(i) == 0) {
+      float square[4];
 #pragma unroll
       for (int b = 0; b < 4; b++) {
-        float square = 0.0f;
+        square[b] = 0.0f;
 #pragma unroll
-        for (int j = 0; j < 8; j++) square = fmaf(u[b][j], u[b][j], square);
-        square = warp_sum(square);
-        if (lane == 0 && chunk_of(i, b) < chunks) squares[chunk_of(i, b) * TOKENS + token_of(i, b)] = square;
+        for (int j = 0; j < 8; j++) square[b] = fmaf(u[b][j], u[b][j], square[b]);
+        square[b] = warp_sum(square[b]);
       }
+      if (lane < 4 && chunk_of(i, lane) < chunks) squares[chunk_of(i, lane) * TOKENS + token_of(i, lane)] = own(square, lane);
     }
     scale_by_h(i);
+    u32 most[4];
 #pragma unroll
     for (int b = 0; b < 4; b++) {
-      float most = 0.0f;
+      float v = 0.0f;
 #pragma unroll
-      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(u[b][j]));
-      const u32 bits = __reduce_max_sync(~0u, __float_as_uint(most));
-      if (lane == 0) atomicMax(largest + set_of(i) * TOKENS + token_of(i, b), bits);
+      for (int j = 0; j < 8; j++) v = fmaxf(v, fabsf(u[b][j]));
+      most[b] = __reduce_max_sync(~0u, __float_as_uint(v));
     }
+    if (lane < 4) atomicMax(largest + set_of(i) * TOKENS + token_of(i, lane), own(most, lane));
   }
   workers_meet();
   const Exchange exchange(lane);
@@ -166,18 +175,20 @@ pub const QUANTISE: &str = r#"
     if (!HELD) { load(i); scale_by_h(i); }
     float (*const u)[8] = u_held[HELD ? i : 0];
     u32 q[4][8];
+    int sum[4];
 #pragma unroll
     for (int b = 0; b < 4; b++) {
-      const int of = set_of(i) * TOKENS + token_of(i, b);
-      const float most = __uint_as_float(largest[of]);
-      const float inverse = most > SMALLEST ? __fdividef(LIMIT, most) : 0.0f;
+      const float most = __uint_as_float(largest[set_of(i) * TOKENS + token_of(i, b)]);
+      const float inverse = most > SMALLEST ? LIMIT * reciprocal(most) : 0.0f;
       // Adding 1.5 · 2^23 leaves the rounded number in the lower bits.
-      u32 sum = 0;
+      u32 all = 0;
 #pragma unroll
-      for (int j = 0; j < 8; j++) { q[b][j] = __float_as_uint(fmaf(u[b][j], inverse, 12582912.0f)); sum += q[b][j]; }
-      const int all = __reduce_add_sync(~0u, (int)(sum - 8u * 0x4b400000u));
-      if (lane == 0) atomicAdd(sums + of, all);
+      for (int j = 0; j < 8; j++) { q[b][j] = __float_as_uint(fmaf(u[b][j], inverse, 12582912.0f)); all += q[b][j]; }
+      sum[b] = (int)(all - 8u * 0x4b400000u);
     }
+#pragma unroll
+    for (int b = 0; b < 4; b++) sum[b] = __reduce_add_sync(~0u, sum[b]);
+    if (lane < 4) atomicAdd(sums + set_of(i) * TOKENS + token_of(i, lane), own(sum, lane));
     // Byte b of a word is of number b.
     u32 low[8], high[8];
 #pragma unroll
@@ -193,5 +204,5 @@ pub const QUANTISE: &str = r#"
     if (PLANES == 16) store_planes<1>(to, high, exchange, all_chunks);
   }
   workers_meet();
-  if (SPLITS > 1) cluster_wait();  // every block of the cluster runs: its memory can be written
+  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
 "#;

@@ -22,9 +22,7 @@ use rabitc_rbx::SmArch;
 
 use super::finish::Finish;
 use crate::cuda::layout::GpuLayout;
-use crate::cuda::source::{
-    ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
-};
+use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
 
 /// A scale whose largest input is not above this is zero: its inverse would not be finite.
 const SMALLEST: f32 = 1e-30;
@@ -110,7 +108,7 @@ impl RbTokens {
             .int("HOLDERS", 8 * self.columns() / 2)
             .int("PLANES", self.planes)
             .int("STEPS", self.steps())
-            .int("STEPS_UNROLLED", (self.steps() / 2).min(2))
+            .int("STEPS_UNROLLED", self.steps_unrolled())
             .int("SPLITS", t.splits)
             .int("CLUSTER_TILES", t.row_tiles)
             .int("WARPS", t.warps)
@@ -224,21 +222,18 @@ impl CudaSpec for RbTokens {
         self.declare(b, bulk)
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
-            .helper(match bulk && self.tile.splits > 1 {
-                true => CLUSTER,
-                false => NO_CLUSTER,
-            })
-            .helper(match bulk && self.tile.splits > 1 {
-                true => helpers::REMOTE,
-                false => helpers::NO_REMOTE,
-            })
+            .helper(helpers::WORKERS)
             .helper(if bulk {
                 helpers::BULK
             } else {
                 helpers::NO_BULK
             })
-            .helper(helpers::WORKERS)
+            .helper(match bulk && self.tile.splits > 1 {
+                true => helpers::REMOTE,
+                false => helpers::NO_REMOTE,
+            })
             .helper(helpers::COUNT_COMMON)
+            .helper(helpers::FOURS)
             .helper(helpers::PLANES)
             .param("const float", "x")
             .param("const u8", "signs")

@@ -77,6 +77,12 @@ impl RbTokens {
         }
     }
 
+    /// Pairs of steps whose instructions are in one stretch of the text, as registers allow.
+    pub(super) fn steps_unrolled(&self) -> usize {
+        let crowded = self.tile.warps > FEW_WARPS && self.tile.at_once > 2;
+        (self.steps() / 2).min(if crowded { 1 } else { 2 })
+    }
+
     /// Row tiles that one block finishes at most.
     pub fn finished(&self) -> usize {
         let unit = if self.gated() { 2 } else { 1 };
@@ -122,13 +128,14 @@ impl RbTokens {
             ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
             ("SUMS_AT", sets * tokens * 4),
             ("LARGEST_AT", sets * tokens * 4),
-            ("SQUARES_AT", chunks.max(1) * tokens * 4),
+            ("SQUARES_AT", chunks * tokens * 4),
+            ("INVERSE_AT", tokens * 4),
             (
                 "INBOX_AT",
                 t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
             ),
             ("INBOX_SQUARES_AT", t.splits * tokens * 4),
-            ("READY_AT", (2 + t.warps * t.slots) * 8),
+            ("READY_AT", (3 + t.warps * t.slots) * 8),
         ];
         let mut places = Places {
             named: Vec::new(),
