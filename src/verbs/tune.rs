@@ -37,10 +37,11 @@ use crate::ui;
 /// All times, the slow ones too, go into a cache file, by processor, code generator, threads and
 /// shape. `rabitc compile --tuned` reads it.
 ///
-/// With --device cuda, the products of up to a few tokens are measured on the GPU: every way to cut
-/// one into blocks and clusters that the cost model does not rule out, compiled for that card,
-/// checked there, and timed in its place in a chain of launches with signs that come from memory:
-/// how one is best cut depends on its neighbours. The gain is over the cost model's choices.
+/// With --device cuda, the products of every program (one token, a few, prompts) are measured on the
+/// GPU: every way to cut one into blocks, clusters and tiles that the cost model does not rule out,
+/// compiled for that card, checked there, and timed in its place in a chain of launches with signs
+/// that come from memory: how one is best cut depends on its neighbours. The gain is over the cost
+/// model's choices, by program, by kind of kernel and in all.
 ///
 /// Candidates are measured in turns, so that what else the machine does hits all of them alike.
 /// The gain over the heuristic is cross-checked: the choice by one half of the rounds, its speed

@@ -8,9 +8,8 @@ use rabitc_rbx::SmArch;
 use super::super::cache::Cache;
 use super::entry::GpuEntry;
 
-/// Tables that come with this program, one a card: file below `data/tune/`, and its text. There is
-/// none for the kernels as they are.
-const SHIPPED: [(&str, &str); 0] = [];
+/// Tables that come with this program, one a card: each file in `data/tune/`, and its text.
+const SHIPPED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/tune_tables.rs"));
 
 /// Measured times by product.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +26,15 @@ impl GpuTables {
     /// # Errors
     /// A table that cannot be read, which is a defect of this program.
     pub fn shipped() -> Result<GpuTables> {
+        GpuTables::of_texts(SHIPPED)
+    }
+
+    /// The tables with these names and texts.
+    fn of_texts(texts: &[(&str, &str)]) -> Result<GpuTables> {
         let mut shipped = Vec::new();
-        for (name, text) in SHIPPED {
-            shipped.extend(Cache::parse(text).context(name)?.gpus);
+        for (name, text) in texts {
+            let table = Cache::parse(text).with_context(|| format!("data/tune/{name}"))?;
+            shipped.extend(table.gpus);
         }
         Ok(GpuTables {
             own: Vec::new(),

@@ -12,9 +12,11 @@ mod heads;
 mod lower;
 mod lowered;
 mod ops;
+mod prefill_cut;
 pub mod product;
 mod residual_binary;
 mod table;
+mod token_cut;
 mod token_tile;
 
 use rabitc_ir::Graph;
@@ -28,7 +30,7 @@ use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 use product::{Measured, Product};
-pub use token_tile::choose as choose_token_tile;
+pub use token_cut::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +138,7 @@ pub fn plan(
     let fusions = fuse::find(graph);
     let mut programs = Vec::new();
     for mode in MODES {
+        table.program = mode.name;
         let lowered = lower::lower(graph, mode, options, &fusions, &mut table)?;
         programs.push(lowered::finish(lowered, mode)?);
     }
