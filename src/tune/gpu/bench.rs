@@ -140,7 +140,8 @@ impl<'a> Bench<'a> {
             if self.memory.prepared.iter().any(|p| p.order == order) {
                 continue;
             }
-            let prepared = Prepared::new(self.bench, compiler, self.product, order, &self.memory.x)?;
+            let prepared =
+                Prepared::new(self.bench, compiler, self.product, order, &self.memory.x)?;
             self.memory.prepared.push(prepared);
         }
         Ok(())

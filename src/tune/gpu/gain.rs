@@ -48,7 +48,8 @@ pub fn gains(tuned: &[Tuned]) -> Vec<Gain> {
             kinds.push(program.kind);
         }
     }
-    let of = |kind: &'static str| Gain::of(Some(kind), tuned.iter().filter(move |t| t.kind == kind));
+    let of =
+        |kind: &'static str| Gain::of(Some(kind), tuned.iter().filter(move |t| t.kind == kind));
     let all = Gain::of(None, tuned.iter());
     kinds.into_iter().map(of).chain([all]).collect()
 }

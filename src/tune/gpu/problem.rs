@@ -190,7 +190,10 @@ impl Problem {
                 Rounding::Planes(planes) => quantisation(u, planes),
                 Rounding::Half => halves(u, self.task.layout.stored.paths),
             };
-            let (y, bound) = self.stored.layer.element(token % PERIOD, segment, row, &error);
+            let (y, bound) = self
+                .stored
+                .layer
+                .element(token % PERIOD, segment, row, &error);
             // 1/rms is rounded, and so is its product.
             (y * norm, bound * norm + 4.0 * U * (y * norm).abs())
         };

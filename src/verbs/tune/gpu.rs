@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rabitc::tune::cache::{Cache, default_path};
-use rabitc::tune::gpu::gain::{Gain, gains};
 use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
+use rabitc::tune::gpu::gain::{Gain, gains};
 use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
 use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;

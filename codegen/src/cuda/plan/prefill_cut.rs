@@ -107,7 +107,10 @@ impl Cut for RbPrefill {
     }
 
     fn grid(&self) -> [usize; 2] {
-        [self.most.div_ceil(rb_prefill::TOKENS), RbPrefill::grid(self)]
+        [
+            self.most.div_ceil(rb_prefill::TOKENS),
+            RbPrefill::grid(self),
+        ]
     }
 
     fn task(&self) -> Task {

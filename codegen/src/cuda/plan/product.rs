@@ -132,7 +132,10 @@ pub fn choose<T: Cut>(
         program,
         arch,
         task: first.task(),
-        candidates: cuts.iter().map(|(cut, cost)| candidate(cut, *cost)).collect(),
+        candidates: cuts
+            .iter()
+            .map(|(cut, cost)| candidate(cut, *cost))
+            .collect(),
         chosen: 0,
         chosen_by: COST_MODEL.to_owned(),
         launches: 1,

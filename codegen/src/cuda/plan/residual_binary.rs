@@ -4,9 +4,9 @@ use rabitc_ir::ops::residual_binary::{Prologue, ResidualBinary, Roles};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::gate_source;
+use super::gemv_tile;
 use super::lower::{Here, Lowering, Operand, View};
 use super::table::PackedLayer;
-use super::gemv_tile;
 use crate::CodegenError;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_fold::RbFold;
