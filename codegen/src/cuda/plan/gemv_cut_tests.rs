@@ -103,7 +103,7 @@ proptest! {
             prop_assert!(cut.shared_bytes() <= arch.shared_bytes());
             prop_assert!(splits == 1 || arch.has_clusters());
             let blocks = RbGemv::grid(&cut);
-            prop_assert!(blocks % splits == 0);
+            prop_assert!(blocks.is_multiple_of(splits));
             let tiles = blocks / splits * cut.tiles() * cut.paired();
             prop_assert!(tiles >= cut.layout.row_tiles());
             prop_assert!(work(&cut, arch).bytes > 0);

@@ -114,7 +114,7 @@ proptest! {
             prop_assert!(tile.splits <= cut.layout.input_tiles());
             prop_assert!(tile.slots > 0 && tile.parts <= cut.most_chunks());
             let blocks = RbTokens::grid(&cut);
-            prop_assert!(blocks % tile.splits == 0);
+            prop_assert!(blocks.is_multiple_of(tile.splits));
             prop_assert!(blocks / tile.splits * tile.row_tiles >= cut.layout.row_tiles());
             prop_assert!(cut.tile_sets() * tile.at_once >= tile.row_tiles);
             prop_assert!(cut.tokens <= tokens && cut.seconds(arch).is_finite());

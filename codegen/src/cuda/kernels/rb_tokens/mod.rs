@@ -11,7 +11,8 @@
 //! number of instructions grows with tokens × planes, while the signs that are read do not.
 //!
 //! A cluster of blocks owns a set of row tiles; its blocks split the inputs, so that planes are made
-//! once a cluster, and leave their sums in the shared memory of the block that finishes the row.
+//! once a cluster, and send their sums to the block that finishes the row, into whose shared memory they
+//! are written while a barrier there counts their bytes.
 
 mod counting;
 mod helpers;
@@ -34,9 +35,9 @@ pub struct TokenTile {
     pub splits: usize,
     /// Row tiles of a cluster; even where two segments are paired.
     pub row_tiles: usize,
-    /// Warps of a block.
+    /// Warps of a block that compute, 8 or 16; where copies are made in bulk, one more makes them.
     pub warps: usize,
-    /// Shares of the block's inputs that different warps take, 1 or 2.
+    /// Shares of the block's inputs that different warps take.
     pub parts: usize,
     /// Row tiles that share what a warp reads of the planes, 1 to 4.
     pub at_once: usize,
