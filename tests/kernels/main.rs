@@ -4,6 +4,7 @@
 //! `verify` runs it launch by launch and compares every result with the interpreter's, within the
 //! bound of its arithmetic.
 
+mod detection;
 mod model;
 
 use std::collections::BTreeMap;
