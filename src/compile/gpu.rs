@@ -8,6 +8,7 @@ use rabitc_codegen::cuda::nvrtc;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_codegen::cuda::plan::{GpuOptions, GpuPlan, RING, plan};
 use rabitc_codegen::cuda::{Compiled, Compiler, Source};
+use rabitc_files::Scratch;
 use rabitc_ir::Graph;
 use rabitc_rbx::gpu::GpuKernel;
 use rabitc_rbx::{GpuTarget, SmArch};
@@ -182,8 +183,7 @@ fn add(
 fn disassemble(cubin: &[u8]) -> Result<String> {
     let tool = nvdisasm()
         .context("--emit sass needs nvdisasm: run scripts/setup-nvrtc, or install CUDA")?;
-    let file = tempfile::NamedTempFile::new().context("a file for nvdisasm")?;
-    std::fs::write(file.path(), cubin).context("a file for nvdisasm")?;
+    let file = Scratch::new(cubin).context("a file for nvdisasm")?;
     let output = Command::new(&tool)
         .arg("--print-code")
         .arg(file.path())

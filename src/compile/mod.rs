@@ -8,7 +8,6 @@ pub mod layers;
 pub mod machine;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -63,8 +62,8 @@ pub struct Targets {
 pub trait Progress {
     /// A phase begins; `total` is in bytes, 0 where it is not known.
     fn phase(&mut self, name: &'static str, total: u64);
-    /// More of the phase is done; the compilation may be stopped here.
-    fn advance(&mut self, bytes: u64) -> ControlFlow<()>;
+    /// More of the phase is done.
+    fn advance(&mut self, bytes: u64);
 }
 
 /// What a compilation did.

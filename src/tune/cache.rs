@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 pub use super::gpu::entry::GpuEntry;
 use super::host::Host;
-use crate::output;
 
 /// Version of the file's form.
 const FORMAT: u32 = 1;
@@ -228,9 +227,11 @@ impl Cache {
         change(&mut cache);
         let text = serde_json::to_string_pretty(&cache)? + "\n";
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            let made = std::fs::create_dir_all(folder);
+            made.with_context(|| format!("the folder {} of the tuning cache", folder.display()))?;
         }
-        output::write(path, text.as_bytes()).context("writing the tuning cache")
+        rabitc_files::write(path, text.as_bytes())
+            .with_context(|| format!("writing the tuning cache: {}", path.display()))
     }
 }
 

@@ -4,7 +4,6 @@ mod report;
 mod tuned;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -20,7 +19,6 @@ use rabitc::compile::emit::Emit;
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
 
-use crate::signals::{Stop, Stopped};
 use crate::{open, ui};
 use tuned::tuned;
 
@@ -134,17 +132,13 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("nothing to do: give -o FILE, or --emit STAGE");
     }
     let options = options(args)?;
-    let mut bar = Bar::new()?;
+    let mut bar = Bar(ProgressBar::new_spinner());
     let summary = compile::compile(&options, &mut bar);
-    bar.bar.finish_and_clear();
-    let Some(output) = &args.output else {
-        return summary.map(drop);
-    };
-    if summary.is_err() && bar.stop.asked() {
-        let what = format!("stopped: {} was not written", output.display());
-        return Err(Stopped(what).into());
-    }
+    bar.0.finish_and_clear();
     let summary = summary?;
+    if args.output.is_none() {
+        return Ok(());
+    }
     let tuned = &options.passes.tiles.tuned;
     match args.json {
         true => ui::print_json(&report::json(&summary, tuned)),
@@ -237,37 +231,23 @@ fn record(args: &Args) -> BTreeMap<String, String> {
     record
 }
 
-struct Bar {
-    bar: ProgressBar,
-    stop: Stop,
-}
-
-impl Bar {
-    fn new() -> Result<Self> {
-        let bar = ProgressBar::new_spinner();
-        let stop = Stop::listen(&bar, "stopping after the tensor under way")?;
-        Ok(Bar { bar, stop })
-    }
-}
+struct Bar(ProgressBar);
 
 impl Progress for Bar {
     fn phase(&mut self, name: &'static str, total: u64) {
         if total > 0 {
-            self.bar.set_length(total);
-            self.bar.set_position(0);
+            self.0.set_length(total);
+            self.0.set_position(0);
             let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {eta}";
             if let Ok(style) = ProgressStyle::with_template(style) {
-                self.bar.set_style(style);
+                self.0.set_style(style);
             }
         }
-        self.bar.set_message(name);
-        self.bar.tick();
+        self.0.set_message(name);
+        self.0.tick();
     }
-    fn advance(&mut self, bytes: u64) -> ControlFlow<()> {
-        self.bar.inc(bytes);
-        match self.stop.asked() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+
+    fn advance(&mut self, bytes: u64) {
+        self.0.inc(bytes);
     }
 }

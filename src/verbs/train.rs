@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
         resume: args.resume,
         engines: &engines,
     };
-    let mut bar = Bar::new(&recipe)?;
+    let mut bar = Bar::new(&recipe);
     let outcome = rabitc_train::run(&job, &mut bar);
     bar.bar.finish_and_clear();
     let outcome = outcome?;
@@ -90,10 +90,10 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(recipe: &Recipe) -> Result<Bar> {
+    fn new(recipe: &Recipe) -> Bar {
         let bar = ui::progress(recipe.steps, Unit::Items, "training");
-        let stop = Stop::listen(&bar, "stopping after the update under way")?;
-        Ok(Bar { bar, stop })
+        let stop = Stop::first(&bar, "stopping after the update under way");
+        Bar { bar, stop }
     }
 }
 

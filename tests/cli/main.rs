@@ -8,6 +8,7 @@ mod compile;
 mod eval;
 mod gpu;
 mod inspect;
+mod interrupts;
 mod logits;
 mod outputs;
 mod run;

@@ -8,7 +8,6 @@ mod detection;
 mod model;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,9 +25,7 @@ struct Silent;
 
 impl Progress for Silent {
     fn phase(&mut self, _: &'static str, _: u64) {}
-    fn advance(&mut self, _: u64) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
+    fn advance(&mut self, _: u64) {}
 }
 
 fn check(s: &Shape) {
