@@ -2,6 +2,7 @@
 
 mod failing;
 mod memory;
+mod refusals;
 mod reports;
 mod runs;
 mod stops;

@@ -1,0 +1,198 @@
+//! Runs that do not begin, or do not go on in a folder, and say why.
+
+use super::failing::{Failing, Fault};
+use super::stops::files;
+use super::*;
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = Model::new(3);
+    let folder = || tempfile::tempdir().unwrap();
+    let refused = |change: &dyn Fn(&mut Setting), words: &str| {
+        let mut setting = Setting::new(&model, recipe());
+        change(&mut setting);
+        let (dir, inner) = (folder(), "run");
+        let message = setting.refused(&dir.path().join(inner), false);
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+        assert!(!dir.path().join(inner).exists(), "{words}");
+    };
+    refused(
+        &|s| s.corpus = corpus(27, 1),
+        "text: 27 tokens make 2 sequences of 9, but 3 are needed",
+    );
+    refused(
+        &|s| s.recipe.seq_len = 65,
+        "sequences of 65 tokens: the model has 1 to 64",
+    );
+    refused(&|s| s.recipe.paths = 9, "9 paths: 1 to 8 are possible");
+    refused(&|s| s.recipe.steps = 0, "the number of steps");
+    refused(&|s| s.recipe.batch = usize::MAX / 3, "smaller");
+    refused(
+        &|s| s.recipe.optimizer.rates.shared = f32::NAN,
+        "the learning rate",
+    );
+    refused(
+        &|s| s.recipe.optimizer.rates.rest = f32::INFINITY,
+        "the learning rate of the rest is inf; it must be 0 or more, and finite",
+    );
+    refused(
+        &|s| s.recipe.optimizer.beta1 = 1.0,
+        "beta1 is 1; it must be from 0 to below 1",
+    );
+    refused(
+        &|s| s.recipe.optimizer.eps = 0.0,
+        "epsilon is 0; it must be above 0",
+    );
+    refused(&|s| s.recipe.optimizer.final_rate = 1.5, "from 0 to 1");
+    refused(
+        &|s| s.recipe.initial.exponent = 1000.0,
+        "the exponent of importance is 1000; it must be from 0 to 4",
+    );
+    refused(
+        &|s| s.recipe.initial.iters = 4_000_000_000,
+        "4000000000 cycles of the fit: 1 to 1000 are possible",
+    );
+    refused(
+        &|s| s.recipe.keep_dense = vec!["gate".into(), "moe".into()],
+        "no dense linear layer has a name that matches `*moe*`",
+    );
+    refused(&|s| s.recipe.initial.tokens = 0, "importance");
+    refused(
+        &|s| s.recipe.noise.rate = 1.5,
+        "the probability of noise is 1.5; it must be from 0 to 1",
+    );
+    refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
+    refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
+    refused(
+        &|s| s.recipe.accumulate = usize::MAX,
+        "more tokens than can be counted",
+    );
+    let other = CONFIG.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    let other = Model::of(&other, 3);
+    let words = "do not match: 1 and 2 layers";
+    refused(&|s| s.student = Some(other.teacher()), words);
+    let wide = Model::of(&CONFIG.replace("27", "28"), 3);
+    refused(
+        &|s| s.student = Some(wide.teacher()),
+        "do not match: `model.layers.0.mlp",
+    );
+}
+
+#[test]
+fn a_model_without_dense_layers_is_no_teacher() {
+    let (model, dir) = (Model::new(3), tempfile::tempdir().unwrap());
+    let mut setting = Setting::new(&model, recipe());
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    setting.teacher = Teacher::open(dir.path(), BufferPrecision::Auto).unwrap();
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("a teacher is dense"), "{message}");
+    let mut setting = Setting::new(&model, recipe());
+    setting.recipe.keep_dense = vec!["*".into()];
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("no linear layer is left"), "{message}");
+}
+
+/// What is refused before a run begins leaves no folder; what stops it later leaves one that says
+/// how to go on.
+#[test]
+fn a_run_that_cannot_begin_leaves_nothing() {
+    struct None;
+    impl Engines for None {
+        fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
+            Err(EngineError::new("there is no such device"))
+        }
+        fn storage(&self) -> DType {
+            DType::F32
+        }
+    }
+    let (model, folder) = (Model::new(3), tempfile::tempdir().unwrap());
+    let setting = Setting::new(&model, recipe());
+    let dir = folder.path().join("run");
+    let error = setting.run(&dir, false, &None).unwrap_err();
+    assert_eq!(error.to_string(), "there is no such device");
+    assert!(!dir.exists());
+    std::fs::write(&dir, "a letter").unwrap();
+    let message = setting.refused(&dir, false);
+    assert!(
+        message.ends_with("is a file, a run needs a folder"),
+        "{message}"
+    );
+    std::fs::remove_file(&dir).unwrap();
+    setting
+        .run(&dir, false, &Failing::new(Fault::Stop, 0))
+        .unwrap_err();
+    std::fs::remove_file(dir.join("model.safetensors")).unwrap();
+    let message = setting.refused(&dir, false);
+    assert!(
+        message.contains("not come to its first checkpoint"),
+        "{message}"
+    );
+    assert_eq!(setting.run(&dir, true, &Cpu).unwrap().steps, 12);
+}
+
+/// Only the run that is in a folder goes on in it.
+#[test]
+fn other_runs_do_not_go_on() {
+    let (model, dir) = (Model::new(4), tempfile::tempdir().unwrap());
+    let mut setting = Setting::new(&model, recipe());
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    let before = (records(dir.path()), files(dir.path()));
+    let message = setting.refused(dir.path(), false);
+    assert!(message.contains("holds a run at step 12"), "{message}");
+    setting.recipe.optimizer.rates.scales = 0.5;
+    setting.recipe.seed = 8;
+    let message = setting.refused(dir.path(), true);
+    let words = "optimizer.rates.scales 0.005 and 0.5; seed 3 and 8";
+    assert!(message.contains(words), "{message}");
+    let setting = Setting {
+        corpus: corpus(400, 9),
+        ..Setting::new(&model, recipe())
+    };
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another text"), "{message}");
+    let setting = Setting {
+        valid: corpus(120, 9),
+        ..Setting::new(&model, recipe())
+    };
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another validation text"), "{message}");
+    let measured = |window: Option<usize>, most: Option<usize>| {
+        let setting = Setting {
+            window,
+            most,
+            ..Setting::new(&model, recipe())
+        };
+        setting.refused(dir.path(), true)
+    };
+    for (window, most, words) in [
+        (
+            None,
+            None,
+            "is measured on a validation text: give it again",
+        ),
+        (Some(17), None, "--window (saved and given): 16 and 17"),
+        (
+            Some(16),
+            Some(2),
+            "--max-windows (saved and given): all and 2",
+        ),
+    ] {
+        let message = measured(window, most);
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+    }
+    let mut setting = Setting::new(&model, recipe());
+    let start = Model::new(5);
+    setting.student = Some(start.teacher());
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another --student"), "{message}");
+    let other = Model::new(44);
+    let message = Setting::new(&other, recipe()).refused(dir.path(), true);
+    assert!(message.contains("another teacher"), "{message}");
+    assert_eq!(before, (records(dir.path()), files(dir.path())));
+    let full = tempfile::tempdir().unwrap();
+    std::fs::write(full.path().join("letter.txt"), "Dear Sir").unwrap();
+    for resume in [false, true] {
+        let message = Setting::new(&model, recipe()).refused(full.path(), resume);
+        assert!(message.contains("the folder is not empty"), "{message}");
+    }
+}
