@@ -6,8 +6,10 @@ mod tuned;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
+use rabitc_files::AtomicFile;
 use rabitc_frontend::LowerOptions;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
@@ -15,12 +17,15 @@ use rabitc_passes::tiles::Tiles;
 use rabitc_passes::{HeadForm, Pattern};
 
 use rabitc::compile::code::BackendChoice;
-use rabitc::compile::emit::Emit;
+use rabitc::compile::emit::{self, Emit};
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
 
 use crate::{open, ui};
 use tuned::tuned;
+
+/// Cycles of the iterative fit, unless --init-iters says otherwise.
+const ITERS: u32 = 20;
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -45,15 +50,15 @@ pub struct Args {
     /// How scales are fitted to dense weights: greedy (one pass) or iterative (better)
     #[arg(long, default_value = "iterative", value_parser = ["greedy", "iterative"])]
     init: String,
-    /// Cycles of the iterative fit
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    init_iters: u32,
+    /// Cycles of the iterative fit [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    init_iters: Option<u32>,
     /// Leave every dense layer dense: the baseline that comparisons need
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["paths", "keep_dense_layers"])]
     keep_dense: bool,
     /// Leave dense layers whose name matches dense; * and ? are wildcards, a plain word matches
     /// any name that contains it (may be repeated)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
     keep_dense_layers: Vec<String>,
     /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
     #[arg(long, value_name = "FORM", value_parser = parse_head)]
@@ -90,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
     emit: Vec<Emit>,
     /// Print the summary as JSON
-    #[arg(long)]
+    #[arg(long, requires = "output")]
     json: bool,
 }
 
@@ -128,9 +133,7 @@ fn head_name(form: HeadForm) -> String {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    if args.output.is_none() && args.emit.is_empty() {
-        bail!("nothing to do: give -o FILE, or --emit STAGE");
-    }
+    check(args)?;
     let options = options(args)?;
     let mut bar = Bar(ProgressBar::new_spinner());
     let summary = compile::compile(&options, &mut bar);
@@ -146,13 +149,35 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn options(args: &Args) -> Result<Options> {
-    let init = match args.init.as_str() {
-        "greedy" => Init::Greedy,
-        _ => Init::Iterative {
-            iters: args.init_iters,
-        },
+/// Refuses what could not be done, or would go unheeded, before anything is read.
+fn check(args: &Args) -> Result<()> {
+    let Some(output) = &args.output else {
+        return match args.emit.is_empty() {
+            true => bail!("nothing to do: give -o FILE, or --emit STAGE"),
+            false => emit::check(&args.emit),
+        };
     };
+    if args.json && args.emit.iter().any(|e| e.file.is_none()) {
+        bail!("--json: standard output is for the summary alone; give --emit STAGE:FILE");
+    }
+    emit::check(&args.emit)?;
+    let created = AtomicFile::create(output).map(drop);
+    created.with_context(|| output.display().to_string())
+}
+
+/// How scales are fitted.
+fn init(args: &Args) -> Result<Init> {
+    match (args.init.as_str(), args.init_iters) {
+        ("greedy", Some(_)) => bail!("--init-iters: the greedy fit has no cycles"),
+        ("greedy", None) => Ok(Init::Greedy),
+        (_, iters) => Ok(Init::Iterative {
+            iters: iters.unwrap_or(ITERS),
+        }),
+    }
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let init = init(args)?;
     let backend = BackendChoice::parse(&args.backend);
     let targets = compile::parse_targets(&args.target)?;
     if args.activations == "f32" && !targets.gpus.is_empty() {
@@ -196,12 +221,12 @@ fn options(args: &Args) -> Result<Options> {
             buffers: open::buffers(&args.rope_precision),
         },
         emit: args.emit.clone(),
-        record: record(args),
+        record: record(args, init),
     })
 }
 
 /// The options that matter to the result; paths of this machine do not.
-fn record(args: &Args) -> BTreeMap<String, String> {
+fn record(args: &Args, init: Init) -> BTreeMap<String, String> {
     let mut record = BTreeMap::new();
     let mut put = |key: &str, value: String| record.insert(key.to_string(), value);
     match args.keep_dense {
@@ -210,9 +235,9 @@ fn record(args: &Args) -> BTreeMap<String, String> {
     };
     put(
         "init",
-        match args.init.as_str() {
-            "greedy" => "greedy".into(),
-            _ => format!("iterative {}", args.init_iters),
+        match init {
+            Init::Greedy => "greedy".into(),
+            Init::Iterative { iters } => format!("iterative {iters}"),
         },
     );
     let tiles = if args.tuned.is_some() {

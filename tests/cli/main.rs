@@ -18,6 +18,7 @@ mod train;
 mod train_out;
 mod train_stops;
 mod tune;
+mod unheeded;
 
 use std::process::{Command, Stdio};
 
