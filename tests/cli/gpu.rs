@@ -7,7 +7,8 @@ fn doctor_names_everything_and_where_it_is() {
     let report = rabitc(&["doctor", "--json"]).json();
     let findings = report.as_array().unwrap();
     let find = |name: &str| findings.iter().find(|f| f["name"] == name);
-    for name in ["processor", "Cranelift", "LLVM", "NVRTC", "nvdisasm"] {
+    let names = ["processor", "Cranelift", "LLVM", "NVRTC", "nvdisasm"];
+    for name in names.into_iter().chain(["cuBLASLt"]) {
         let finding = find(name).unwrap_or_else(|| panic!("{name}: {report}"));
         assert!(!finding["needed_for"].as_str().unwrap().is_empty());
         match finding["found"].as_bool().unwrap() {

@@ -24,9 +24,9 @@ use std::process::{Command, Stdio};
 
 use common::{arg, books, misused, rabitc, refuses};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "compile", "run", "eval", "logits", "inspect", "verify", "bench", "tune", "train", "report",
-    "export", "synth",
+    "export", "synth", "doctor",
 ];
 
 #[test]
