@@ -89,16 +89,6 @@ Examples:
   rabitc tune llama-2-7b.json --device cuda --budget 60s";
 
 impl Args {
-    /// The cache file, which can be added to.
-    fn cache(&self) -> Result<PathBuf> {
-        let path = match &self.cache {
-            Some(path) => path.clone(),
-            None => default_path().context("--cache")?,
-        };
-        Cache::check(&path)?;
-        Ok(path)
-    }
-
     /// The file that the layers are taken from.
     fn model(&self) -> PathBuf {
         match self.model.is_dir() {
@@ -127,7 +117,11 @@ pub fn run(args: &Args) -> Result<()> {
         ..Tiles::default()
     };
     let demands = demands(args, manifest, activations, &tiles)?;
-    let cache = args.cache()?;
+    let cache = match &args.cache {
+        Some(path) => path.clone(),
+        None => default_path().context("--cache")?,
+    };
+    Cache::check(&cache)?;
     let pool = args.threads.pool()?;
     let host = Host::new(&*backend, level, activations, pool.threads())?;
     let request = Request {

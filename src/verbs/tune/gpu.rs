@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
-use rabitc::tune::cache::Cache;
+use anyhow::{Context, Result, bail};
+use rabitc::tune::cache::{Cache, default_path};
 use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
 use rabitc::tune::gpu::gain::{Gain, gains};
 use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
@@ -24,7 +24,11 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     if args.activations == "f32" {
         bail!("--activations f32: GPUs have int8 and int16");
     }
-    let cache = args.cache()?;
+    let cache = match &args.cache {
+        Some(path) => path.clone(),
+        None => default_path().context("--cache")?,
+    };
+    Cache::check(&cache)?;
     let bench = Workbench::open(ordinal)?;
     let compiler = Compiler::new()?;
     let products = products(args, bench.device().info.arch)?;
@@ -76,9 +80,8 @@ fn tile(product: &TunedProduct, candidate: usize) -> String {
     kernel[common.count()..].trim_start_matches('_').to_owned()
 }
 
-/// What was measured of every product.
-fn products_table(tuned: &[Tuned]) -> Table {
-    let mut table = Table::new(&[
+fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
+    let mut products = Table::new(&[
         ("product", Align::Left),
         ("candidates", Align::Right),
         ("cost model", Align::Left),
@@ -86,23 +89,7 @@ fn products_table(tuned: &[Tuned]) -> Table {
         ("tuned", Align::Left),
         ("µs a link", Align::Right),
     ]);
-    for p in tuned.iter().flat_map(|t| &t.products) {
-        let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
-        table.row([
-            p.entry.problem.clone(),
-            p.entry.candidates.len().to_string(),
-            tile(p, 0),
-            format!("{:.2}", time(0)),
-            tile(p, p.best),
-            format!("{:.2}", time(p.best)),
-        ]);
-    }
-    table
-}
-
-/// What every program gains.
-fn programs_table(tuned: &[Tuned]) -> Table {
-    let mut table = Table::new(&[
+    let mut programs = Table::new(&[
         ("program", Align::Left),
         ("products", Align::Right),
         ("links", Align::Right),
@@ -112,8 +99,19 @@ fn programs_table(tuned: &[Tuned]) -> Table {
         ("GB/s", Align::Right),
     ]);
     for t in tuned {
+        for p in &t.products {
+            let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
+            products.row([
+                p.entry.problem.clone(),
+                p.entry.candidates.len().to_string(),
+                tile(p, 0),
+                format!("{:.2}", time(0)),
+                tile(p, p.best),
+                format!("{:.2}", time(p.best)),
+            ]);
+        }
         let [model, best] = t.link_ns;
-        table.row([
+        programs.row([
             t.program.to_owned(),
             t.products.len().to_string(),
             t.links.to_string(),
@@ -123,11 +121,6 @@ fn programs_table(tuned: &[Tuned]) -> Table {
             digits(t.sign_bytes as f64 / best),
         ]);
     }
-    table
-}
-
-fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
-    let (products, programs) = (products_table(tuned), programs_table(tuned));
     let info = &bench.device().info;
     format!(
         "{products}\n{programs}\n{}\n\

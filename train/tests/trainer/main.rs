@@ -1,8 +1,8 @@
 //! Whole runs of training on tiny models: what they reach, what they leave, and what stops them.
 
 mod failing;
+mod folders;
 mod memory;
-mod refusals;
 mod reports;
 mod runs;
 mod stops;

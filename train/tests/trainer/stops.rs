@@ -90,6 +90,94 @@ fn what_is_no_number_stops_the_run_and_names_the_step() {
     }
 }
 
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = Model::new(3);
+    let folder = || tempfile::tempdir().unwrap();
+    let refused = |change: &dyn Fn(&mut Setting), words: &str| {
+        let mut setting = Setting::new(&model, recipe());
+        change(&mut setting);
+        let (dir, inner) = (folder(), "run");
+        let message = setting.refused(&dir.path().join(inner), false);
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+        assert!(!dir.path().join(inner).exists(), "{words}");
+    };
+    refused(
+        &|s| s.corpus = corpus(27, 1),
+        "text: 27 tokens make 2 sequences of 9, but 3 are needed",
+    );
+    refused(
+        &|s| s.recipe.seq_len = 65,
+        "sequences of 65 tokens: the model has 1 to 64",
+    );
+    refused(&|s| s.recipe.paths = 9, "9 paths: 1 to 8 are possible");
+    refused(&|s| s.recipe.steps = 0, "the number of steps");
+    refused(&|s| s.recipe.batch = usize::MAX / 3, "smaller");
+    refused(
+        &|s| s.recipe.optimizer.rates.shared = f32::NAN,
+        "the learning rate",
+    );
+    refused(
+        &|s| s.recipe.optimizer.rates.rest = f32::INFINITY,
+        "the learning rate of the rest is inf; it must be 0 or more, and finite",
+    );
+    refused(
+        &|s| s.recipe.optimizer.beta1 = 1.0,
+        "beta1 is 1; it must be from 0 to below 1",
+    );
+    refused(
+        &|s| s.recipe.optimizer.eps = 0.0,
+        "epsilon is 0; it must be above 0",
+    );
+    refused(&|s| s.recipe.optimizer.final_rate = 1.5, "from 0 to 1");
+    refused(
+        &|s| s.recipe.initial.exponent = 1000.0,
+        "the exponent of importance is 1000; it must be from 0 to 4",
+    );
+    refused(
+        &|s| s.recipe.initial.iters = 4_000_000_000,
+        "4000000000 cycles of the fit: 1 to 1000 are possible",
+    );
+    refused(
+        &|s| s.recipe.keep_dense = vec!["gate".into(), "moe".into()],
+        "no dense linear layer has a name that matches `*moe*`",
+    );
+    refused(&|s| s.recipe.initial.tokens = 0, "importance");
+    refused(
+        &|s| s.recipe.noise.rate = 1.5,
+        "the probability of noise is 1.5; it must be from 0 to 1",
+    );
+    refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
+    refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
+    refused(
+        &|s| s.recipe.accumulate = usize::MAX,
+        "more tokens than can be counted",
+    );
+    let other = CONFIG.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    let other = Model::of(&other, 3);
+    let words = "do not match: 1 and 2 layers";
+    refused(&|s| s.student = Some(other.teacher()), words);
+    let wide = Model::of(&CONFIG.replace("27", "28"), 3);
+    refused(
+        &|s| s.student = Some(wide.teacher()),
+        "do not match: `model.layers.0.mlp",
+    );
+}
+
+#[test]
+fn a_model_without_dense_layers_is_no_teacher() {
+    let (model, dir) = (Model::new(3), tempfile::tempdir().unwrap());
+    let mut setting = Setting::new(&model, recipe());
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    setting.teacher = Teacher::open(dir.path(), BufferPrecision::Auto).unwrap();
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("a teacher is dense"), "{message}");
+    let mut setting = Setting::new(&model, recipe());
+    setting.recipe.keep_dense = vec!["*".into()];
+    let message = setting.refused(&dir.path().join("next"), false);
+    assert!(message.contains("no linear layer is left"), "{message}");
+}
+
 /// An error of the hidden states that is no part of the loss stops nothing: it is left out.
 #[test]
 fn a_measurement_that_is_no_number_is_left_out() {
