@@ -1,6 +1,7 @@
 //! ^C and the termination signal: what was being written goes away, what was there before stays.
 #![cfg(unix)]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -30,11 +31,29 @@ fn stopped(mut child: Child, name: &str, ready: impl Fn() -> bool) -> String {
     said
 }
 
+/// Whether something has a temporary name in `folder`, and keeps it for a while: a command tries
+/// first whether it could write there.
+fn writing(folder: &Path) -> bool {
+    let names = || -> Vec<OsString> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|n| n.to_string_lossy().starts_with('.'))
+            .collect()
+    };
+    let before = names();
+    if before.is_empty() {
+        return false;
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    names().iter().any(|name| before.contains(name))
+}
+
 /// Interrupts the command while there is a temporary name in the folder of `out`.
 fn interrupted(args: &[&str], out: &Path, name: &str) {
     let folder = out.parent().unwrap();
     let before = std::fs::read_dir(folder).unwrap().count();
-    let said = stopped(start(args), name, || unfinished(folder) > 0);
+    let said = stopped(start(args), name, || writing(folder));
     let expected = format!("rabitc: stopped: {} was not written\n", arg(out));
     assert_eq!(said, expected, "{args:?}");
     let left = std::fs::read_dir(folder).unwrap().count();
@@ -95,7 +114,7 @@ fn synth_leaves_nothing() {
     interrupted(&args, &out, "INT");
     // A folder that was there before is empty again.
     std::fs::create_dir(&out).unwrap();
-    let said = stopped(start(&args), "TERM", || unfinished(&out) > 0);
+    let said = stopped(start(&args), "TERM", || writing(&out));
     assert!(said.contains("was not written"), "{said}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
 }
