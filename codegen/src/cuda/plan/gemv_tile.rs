@@ -23,9 +23,9 @@ const MOST_SPLITS: usize = 8;
 /// Warps of a block that work.
 const WARPS: usize = 16;
 /// Bytes of signs that a block has room for, of those of which two fit on a multiprocessor.
-const MOST_SIGNS: usize = 80 << 10;
+const MOST_SIGNS: usize = 96 << 10;
 /// The same in a block that is kept alone.
-const MOST_SIGNS_ALONE: usize = 112 << 10;
+const MOST_SIGNS_ALONE: usize = 96 << 10;
 /// The same where blocks of successive kernels do not overlap.
 const MOST_SIGNS_APART: usize = 48 << 10;
 /// Blocks of a cluster that splits the inputs, where they need not be more.
