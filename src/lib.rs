@@ -2,5 +2,6 @@
 
 pub mod bandwidth;
 pub mod compile;
+pub mod output;
 pub mod tune;
 pub mod verify;

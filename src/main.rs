@@ -2,6 +2,7 @@
 
 mod cli;
 mod open;
+mod signals;
 mod ui;
 mod verbs;
 
@@ -9,11 +10,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rabitc::bandwidth;
+use signals::{STOPPED, Stopped};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match cli.verb.run() {
+    match signals::survive_file_limits().and_then(|()| cli.verb.run()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Stopped>() => {
+            eprintln!("rabitc: {error}");
+            ExitCode::from(STOPPED)
+        }
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rabitc: error: {}", describe(&error));

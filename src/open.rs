@@ -52,13 +52,19 @@ pub struct DeviceArgs {
     pub device: Device,
 }
 
-/// Opens the artifact at `path` and loads its code, and on a GPU its weights.
+/// Opens the artifact at `path` and loads its code, and on a GPU its weights. Where the driver had to
+/// compile that code, standard error says so.
 ///
 /// # Errors
 /// A file that is no artifact, a damaged one, or one without code for the device.
 pub fn model(path: &Path, on: DeviceArgs) -> Result<Arc<Model>> {
     match Model::open_on(path, on.device) {
-        Ok(model) => Ok(Arc::new(model)),
+        Ok(model) => {
+            if let Some(note) = model.compiled_by_driver() {
+                eprintln!("{}: {note}", path.display());
+            }
+            Ok(Arc::new(model))
+        }
         // These name the file themselves.
         Err(error @ Error::Artifact(_)) => Err(error.into()),
         Err(error) => Err(error).with_context(|| path.display().to_string()),

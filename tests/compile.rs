@@ -2,6 +2,7 @@
 //! same artifact; and what cannot be compiled is refused with nothing left behind.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rabitc::compile::{Options, Progress, Summary, compile, parse_targets};
@@ -18,7 +19,9 @@ struct Silent;
 
 impl Progress for Silent {
     fn phase(&mut self, _: &'static str, _: u64) {}
-    fn advance(&mut self, _: u64) {}
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 fn fixture(name: &str) -> PathBuf {

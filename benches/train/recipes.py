@@ -24,6 +24,9 @@ BASE = {
     "validate-every": "0",
 }
 
+# What is off unless a set says otherwise, and then not given.
+OFF = {"noise": "0", "noise-order": "1"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -37,14 +40,14 @@ class Run:
 
     def settings(self):
         """All options."""
-        return BASE | dict(self.options)
+        return BASE | OFF | dict(self.options)
 
     def recipe(self):
         """The name without the seed."""
         settings = self.settings()
         words = [settings["method"], f"k{settings['paths']}", f"lr{settings['lr']}"]
         skipped = ("method", "paths", "lr", "seed", "validate-every")
-        changed = {k: v for k, v in self.options if k not in skipped and BASE[k] != v}
+        changed = {k: v for k, v in self.options if k not in skipped and (BASE | OFF)[k] != v}
         words += [f"{key}={value}" for key, value in changed.items()]
         if self.length == 0:
             words.append("start")
@@ -66,6 +69,8 @@ class Run:
         batch, seq_len = max(1, shape.batch // self.longer), shape.seq_len * self.longer
         words = ["--steps", steps, "--batch", batch, "--seq-len", seq_len]
         for key, value in self.settings().items():
+            if OFF.get(key) == value:
+                continue
             words += [f"--{key}", value]
         return [str(word) for word in words]
 
@@ -73,7 +78,7 @@ class Run:
 def run(length=1.0, longer=1, **options):
     """A run; options with underscores in place of dashes."""
     options = {key.replace("_", "-"): value for key, value in options.items()}
-    unknown = options.keys() - BASE.keys()
+    unknown = options.keys() - (BASE | OFF).keys()
     assert not unknown, unknown
     return Run(tuple(options.items()), length, longer)
 
@@ -103,39 +108,55 @@ def methods():
 
 
 def ablation():
-    """The usual recipe, and with one part changed at a time."""
+    """The usual recipe at half its length, and with one part changed at a time."""
     parts = [
         {},
         {"hidden": "0"},
+        {"hidden": "1"},
         {"init": "greedy"},
         {"init": "iterative"},
+        {"lr_scales": "0"},
+        {"lr_rest": "0"},
+        {"noise": "0.1"},
         {"text_loss": "0.1"},
         {"diversity": "0.1"},
         {"weight_decay": "0.1"},
         {"warmup": "0"},
-        {"warmup": "150"},
-        {"lr_scales": "0"},
-        {"lr_rest": "0"},
+    ]
+    return seeded([run(0.5, **part) for part in parts])
+
+
+def candidates():
+    """What might be better than the usual recipe, the most promising first."""
+    parts = [
+        {"lr": "5e-4"},
+        # Sequences as long as the windows that are measured.
+        {"lr": "5e-4", "longer": 2},
+        {"lr": "5e-4", "hidden": "1"},
+        {"lr": "7e-4"},
+        {"lr": "5e-4", "beta2": "0.99"},
+        {"lr": "5e-4", "lr_rest": "1e-3"},
+        {"lr": "5e-4", "hidden": "0.3"},
+        {"lr": "5e-4", "lr_scales": "3e-3"},
+        {"lr": "5e-4", "text_loss": "0.05"},
+        {"lr": "5e-4", "hidden_norm": "target"},
+        {"lr": "5e-4", "warmup": "150"},
+        {"lr": "5e-4", "lr_final": "0.1"},
     ]
     return seeded([run(**part) for part in parts])
 
 
-def candidates():
-    """What might be better than the usual recipe."""
+def noise():
+    """Amounts of noise in the text, and what it is drawn by."""
     parts = [
-        {"lr": "5e-4"},
-        {"lr": "7e-4"},
-        {"lr": "5e-4", "lr_scales": "3e-3"},
-        {"lr": "5e-4", "lr_rest": "1e-3"},
-        {"lr": "5e-4", "hidden": "0.3"},
-        {"lr": "5e-4", "hidden": "1"},
-        {"lr": "5e-4", "hidden_norm": "target"},
-        {"lr": "5e-4", "warmup": "150"},
-        {"lr": "5e-4", "text_loss": "0.05"},
-        {"lr": "5e-4", "beta2": "0.99"},
-        {"lr": "5e-4", "lr_final": "0.1"},
-        # Sequences as long as the windows that are measured.
-        {"lr": "5e-4", "longer": 2},
+        {"noise": "0.1"},
+        {"noise": "0.05"},
+        {"noise": "0.3"},
+        {"noise": "0.1", "noise_order": "0"},
+        {"noise": "0.1", "noise_order": "2"},
+        {"noise": "0.1", "lr": "5e-4"},
+        {"noise": "0.1", "longer": 2},
+        {"noise": "0.1", "method": "independent"},
     ]
     return seeded([run(**part) for part in parts])
 
@@ -152,5 +173,6 @@ SETS = {
     "methods": methods,
     "ablation": ablation,
     "candidates": candidates,
+    "noise": noise,
     "steps-saved": curves,
 }

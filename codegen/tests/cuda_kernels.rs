@@ -58,11 +58,6 @@ fn every_kernel_compiles_for_every_architecture_and_none_spills() {
                 !compiled.ptx.contains("wgmma") && !compiled.ptx.contains("sm_90a"),
                 "{name}"
             );
-            // Drivers compile PTX for cards that do not have what is `sm_90a`'s own.
-            assert!(
-                !compiled.ptx.contains("wgmma") && !compiled.ptx.contains("sm_90a"),
-                "{name}"
-            );
             println!(
                 "{name} {arch}: {} registers, {} bytes shared",
                 r.registers,

@@ -1,6 +1,7 @@
 //! GPU kernels of several tokens: snapshots of what is emitted, and NVRTC's opinion of it.
 
 use rabitc_codegen::cuda::kernels::attention_tokens::AttentionTokens;
+use rabitc_codegen::cuda::kernels::cached_attention::CachedAttention;
 use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::linear::Weight;
@@ -115,15 +116,17 @@ fn attention(
     chains: Chains,
 ) -> AttentionTokens {
     AttentionTokens {
-        n_heads,
-        n_kv_heads,
-        head_dim,
+        over: CachedAttention {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            splits: 8,
+            scale: 0.125,
+            window,
+            softcap,
+            chains,
+        },
         tokens,
-        splits: 8,
-        scale: 0.125,
-        window,
-        softcap,
-        chains,
     }
 }
 
@@ -174,7 +177,7 @@ fn linears() -> Vec<(&'static str, LinearTokens)> {
 fn kernels(arch: SmArch) -> Vec<(&'static str, Box<dyn CudaSpec>)> {
     let mut all: Vec<(&'static str, Box<dyn CudaSpec>)> = Vec::new();
     for (name, product) in products() {
-        if let Some(product) = choose_token_tile(product, arch) {
+        if let Some(product) = choose_token_tile(&product, arch) {
             all.push((name, Box::new(product)));
         }
     }
@@ -240,12 +243,12 @@ fn every_kernel_compiles_for_every_architecture_and_none_spills() {
 fn products_of_large_layers_keep_their_tokens_together() {
     for (name, wanted) in products() {
         let tokens = wanted.tokens;
-        let chosen = choose_token_tile(wanted, arch(SM_90)).expect("it fits");
+        let chosen = choose_token_tile(&wanted, arch(SM_90)).expect("it fits");
         assert_eq!(chosen.tokens, tokens, "{name}");
-        assert!(chosen.grid() <= 128, "{name}: {} blocks", chosen.grid());
+        assert!(chosen.grid() <= 132, "{name}: {} blocks", chosen.grid());
         assert!(chosen.shared_bytes(arch(SM_90)) <= arch(SM_90).shared_bytes());
         let tile = chosen.tile;
-        assert!((1..=2).contains(&tile.parts) && tile.at_once > 0 && tile.slots > 0);
+        assert!((1..=3).contains(&tile.parts) && tile.at_once > 0 && tile.slots > 0);
     }
 }
 
@@ -253,8 +256,8 @@ fn products_of_large_layers_keep_their_tokens_together() {
 fn what_does_not_fit_is_left_to_others() {
     let wide = layout(&[4096], 1 << 20, 4, false);
     let wanted = product(wide, 16, 16, Finish::Store, false);
-    assert_eq!(choose_token_tile(wanted, arch("sm_89")), None);
+    assert_eq!(choose_token_tile(&wanted, arch("sm_89")), None);
     let tall = layout(&[4096], 28672, 2, false);
-    let halved = choose_token_tile(product(tall, 16, 16, Finish::Store, false), arch(SM_90));
+    let halved = choose_token_tile(&product(tall, 16, 16, Finish::Store, false), arch(SM_90));
     assert!(halved.is_some_and(|p| (2..16).contains(&p.tokens)));
 }

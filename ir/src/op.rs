@@ -266,3 +266,52 @@ op_table! {
     EffectiveWeight: effective_weight,
     EffectiveScaleGrad: effective_weight,
 }
+
+/// The ops that are evaluated when an artifact is written, as a pattern. A match over all ops that
+/// treats them alike names them once and stays exhaustive.
+#[macro_export]
+macro_rules! compile_time_ops {
+    () => {
+        $crate::Op::Weight(_)
+            | $crate::Op::Const(_)
+            | $crate::Op::ResidualSign(_)
+            | $crate::Op::PackSigns(_)
+            | $crate::Op::PackScales(_)
+            | $crate::Op::Concat(_)
+            | $crate::Op::Cast(_)
+            | $crate::Op::Int8Data(_)
+            | $crate::Op::Int8Scale(_)
+    };
+}
+
+/// The ops that stand in training graphs only, as a pattern like
+/// [`compile_time_ops!`](crate::compile_time_ops!).
+#[macro_export]
+macro_rules! training_ops {
+    () => {
+        $crate::Op::Matmul(_)
+            | $crate::Op::MatmulTn(_)
+            | $crate::Op::SumRows(_)
+            | $crate::Op::WeightedSum(_)
+            | $crate::Op::ScatterAdd(_)
+            | $crate::Op::PadColumns(_)
+            | $crate::Op::ActivationGrad(_)
+            | $crate::Op::SoftcapGrad(_)
+            | $crate::Op::GateGrad(_)
+            | $crate::Op::RmsNormGrad(_)
+            | $crate::Op::RmsNormWeightGrad(_)
+            | $crate::Op::RopeGrad(_)
+            | $crate::Op::AttentionTrain(_)
+            | $crate::Op::AttentionLse(_)
+            | $crate::Op::AttentionTrainGrad(_)
+            | $crate::Op::KlDivergence(_)
+            | $crate::Op::KlDivergenceGrad(_)
+            | $crate::Op::CrossEntropy(_)
+            | $crate::Op::CrossEntropyGrad(_)
+            | $crate::Op::SquaredError(_)
+            | $crate::Op::SquaredErrorGrad(_)
+            | $crate::Op::Round(_)
+            | $crate::Op::EffectiveWeight(_)
+            | $crate::Op::EffectiveScaleGrad(_)
+    };
+}

@@ -182,9 +182,14 @@ pub struct GpuProgram {
     pub name: String,
     /// Tokens that one run takes at most.
     pub max_tokens: usize,
+    /// Rows that the steps from `head` on take at most; of more, they run several times.
+    pub max_rows: usize,
+    /// Index of the first step that works on the rows whose logits are asked for; those before work
+    /// on all tokens.
+    pub head: usize,
     /// Bytes of the arena.
     pub arena_bytes: usize,
-    /// Where the logits are in the arena.
+    /// Where the logits of up to `max_rows` rows are in the arena.
     pub logits: usize,
     /// The launches, each after those before it.
     pub steps: Vec<GpuStep>,

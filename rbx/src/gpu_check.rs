@@ -77,8 +77,12 @@ fn check_program(
         check_step(target, step, program.arena_bytes, model, section)
             .map_err(|reason| format!("{} step `{}`: {reason}", program.name, step.node))?;
     }
+    let rows = 1..=program.max_tokens;
+    if !rows.contains(&program.max_rows) || program.head > program.steps.len() {
+        return Err(format!("{}: no such rows", program.name));
+    }
     let logits = program
-        .max_tokens
+        .max_rows
         .checked_mul(model.vocab_size)
         .and_then(|n| n.checked_mul(4));
     let end = logits.and_then(|n| n.checked_add(program.logits));
@@ -111,5 +115,122 @@ fn check_step(
     match step.args.iter().find(|a| !exists(a)) {
         Some(arg) => Err(format!("refers to {arg:?}, which does not exist")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Blocks, GpuKernel, Resources};
+
+    fn step() -> GpuStep {
+        GpuStep {
+            node: "lm_head".into(),
+            kernel: 0,
+            grid: [Blocks::ONE; 3],
+            args: vec![GpuArg::Ids, GpuArg::Rows, GpuArg::Arena(0)],
+        }
+    }
+
+    fn target() -> GpuTarget {
+        let kernel = GpuKernel {
+            name: "linear".into(),
+            params: ["x", "rows", "out"].map(String::from).to_vec(),
+            threads: 128,
+            cluster: 1,
+            shared: 0,
+            overlaps: false,
+            cubin: (0, 8),
+            ptx: (0, 8),
+            resources: Resources::default(),
+            chosen_by: None,
+        };
+        GpuTarget {
+            arch: "sm_90".parse().expect("an architecture"),
+            planes: 16,
+            compiler: String::new(),
+            cubin_section: "code".into(),
+            ptx_section: "code".into(),
+            kernels: vec![kernel],
+            derived: Vec::new(),
+            rope_tables: Vec::new(),
+            setup: Vec::new(),
+            programs: vec![GpuProgram {
+                name: "prompt".into(),
+                max_tokens: 8,
+                max_rows: 2,
+                head: 0,
+                arena_bytes: 4 * 10 * 2,
+                logits: 0,
+                steps: vec![step()],
+            }],
+            next: step(),
+            sample: step(),
+            probe: 0,
+            ring: 16,
+        }
+    }
+
+    /// What is wrong with a target that was changed.
+    fn fault(change: impl FnOnce(&mut GpuTarget)) -> Option<String> {
+        let mut target = target();
+        change(&mut target);
+        let model = Model {
+            architecture: String::new(),
+            family: String::new(),
+            vocab_size: 10,
+            context_length: 16,
+            hidden_size: 4,
+            n_layers: 1,
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim: 4,
+            bos: None,
+            eos: Vec::new(),
+        };
+        check(&target, &model, &|name| (name == "code").then_some(0..8)).err()
+    }
+
+    #[test]
+    fn rows_of_logits_must_fit() {
+        assert_eq!(fault(|_| {}), None);
+        let program = |change: fn(&mut GpuProgram)| fault(|t| change(&mut t.programs[0])).unwrap();
+        for rows in [program(|p| p.max_rows = 0), program(|p| p.max_rows = 9)] {
+            assert!(rows.contains("no such rows"), "{rows}");
+        }
+        assert!(program(|p| p.head = 2).contains("no such rows"));
+        for place in [
+            program(|p| p.max_rows = 3),
+            program(|p| p.logits = 4),
+            program(|p| p.logits = usize::MAX),
+        ] {
+            assert!(place.contains("logits lie outside"), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_a_target_refers_to_must_exist() {
+        let arg = |arg: GpuArg| fault(|t| t.programs[0].steps[0].args[0] = arg).unwrap();
+        for missing in [
+            GpuArg::Arena(80),
+            GpuArg::Weight("none".into()),
+            GpuArg::Derived(0),
+            GpuArg::Keys(1),
+            GpuArg::Rope(0),
+        ] {
+            assert!(arg(missing).contains("does not exist"));
+        }
+        let broken = |change: fn(&mut GpuTarget), words: &str| {
+            let fault = fault(change).unwrap();
+            assert!(fault.contains(words), "{fault}");
+        };
+        broken(|t| t.next.kernel = 1, "no such kernel");
+        broken(|t| t.sample.args.clear(), "arguments do not fit");
+        broken(|t| t.kernels[0].cubin = (1, 8), "outside `code`");
+        broken(|t| t.kernels[0].ptx = (usize::MAX, 2), "outside `code`");
+        broken(|t| t.kernels[0].threads = 2048, "cannot be launched");
+        broken(|t| t.ptx_section = "other".into(), "no code section");
+        broken(|t| t.probe = 7, "measure with");
+        broken(|t| t.programs.clear(), "no program");
     }
 }

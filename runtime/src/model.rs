@@ -121,6 +121,19 @@ impl Model {
         }
     }
 
+    /// Says that a GPU's driver compiled the code from PTX, where no machine code of the artifact fits
+    /// the card.
+    pub fn compiled_by_driver(&self) -> Option<String> {
+        match &self.code {
+            Code::Cpu { .. } => None,
+            #[cfg(feature = "cuda")]
+            Code::Cuda(model) => model.from_ptx.then(|| {
+                let (card, from) = (model.device().info.arch, model.target(self.manifest()).arch);
+                format!("no machine code for {card}: the driver compiled the PTX of {from}")
+            }),
+        }
+    }
+
     /// What runs the model, for people: a CPU level, or a GPU's name.
     pub fn runs_on(&self) -> String {
         match &self.code {

@@ -68,7 +68,12 @@ impl SamplerOptions {
         };
         let (t, r) = (self.temperature, self.repetition_penalty);
         let within = |value: f32| (0.0..=1.0).contains(&value);
-        check("temperature", t, t.is_finite() && t >= 0.0, "0 or more")?;
+        check(
+            "temperature",
+            t,
+            t.is_finite() && t >= 0.0,
+            "finite and 0 or more",
+        )?;
         let top_p = within(self.top_p) && self.top_p > 0.0;
         check("top_p", self.top_p, top_p, "above 0 and at most 1")?;
         check("min_p", self.min_p, within(self.min_p), "0 to 1")?;

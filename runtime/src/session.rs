@@ -88,6 +88,15 @@ impl Session {
         }
     }
 
+    /// Rows that [`Session::trace`] takes of `tokens` tokens at most.
+    pub fn max_rows(&self, tokens: usize) -> usize {
+        match &self.engine {
+            Engine::Cpu(_) => tokens,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(session) => session.max_rows(tokens),
+        }
+    }
+
     /// Forgets everything after `position`.
     pub fn rewind(&mut self, position: usize) {
         self.position = self.position.min(position);
@@ -116,7 +125,7 @@ impl Session {
     /// or show what kernels compute.
     ///
     /// # Errors
-    /// As [`Session::step`].
+    /// As [`Session::step`], and more rows than [`Session::max_rows`].
     pub fn trace(
         &mut self,
         ids: &[u32],

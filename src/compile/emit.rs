@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rabitc_ir::Graph;
 
 /// One stage to write out: `STAGE` or `STAGE:FILE`.
@@ -62,7 +62,7 @@ pub fn wanted(emits: &[Emit], stage: &str) -> bool {
 pub fn text(emits: &[Emit], stage: &str, text: &str) -> Result<()> {
     for emit in emits.iter().filter(|e| e.stage == stage) {
         match &emit.file {
-            Some(file) => std::fs::write(file, text).with_context(|| file.display().to_string())?,
+            Some(file) => crate::output::write(file, text.as_bytes())?,
             None => std::io::stdout().write_all(text.as_bytes())?,
         }
     }

@@ -8,6 +8,8 @@ use rabitc_ir::interp::eval_constant;
 use rabitc_ir::{DType, Graph, Op, WeightStore};
 use rabitc_passes::materialize::Materialized;
 use rabitc_rbx::{CHAT_TEMPLATE, Entry, GRAPH, TOKENIZER, TOKENIZER_CONFIG};
+use rabitc_runtime::tokenizer::Tokenizer;
+use rabitc_runtime::tokenizer_config::TokenizerConfig;
 
 use super::code::Code;
 use super::gpu::GpuCode;
@@ -55,6 +57,9 @@ pub fn weights<'a>(
 }
 
 /// The checkpoint's tokenizer and chat template, as far as it has them.
+///
+/// # Errors
+/// A file that cannot be read, or that the runtime could not use.
 pub fn side_sections(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
     let side = checkpoint.side();
     let texts = [
@@ -62,10 +67,28 @@ pub fn side_sections(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, Strin
         (TOKENIZER_CONFIG, side.tokenizer_config()?),
         (CHAT_TEMPLATE, side.tokenizer_settings()?.chat_template),
     ];
+    check_tokenizer(checkpoint, &texts[0].1, &texts[1].1)?;
     let present = texts
         .into_iter()
         .filter_map(|(name, t)| t.map(|t| (name, t)));
     Ok(present.collect())
+}
+
+/// Refuses now what would be refused when the artifact runs.
+fn check_tokenizer(
+    checkpoint: &Checkpoint,
+    tokenizer: &Option<String>,
+    config: &Option<String>,
+) -> Result<()> {
+    let folder = || checkpoint.folder().display().to_string();
+    let config = match config {
+        Some(text) => TokenizerConfig::from_bytes(text.as_bytes()).with_context(folder)?,
+        None => TokenizerConfig::default(),
+    };
+    if let Some(text) = tokenizer {
+        Tokenizer::from_bytes(text.as_bytes(), &config).with_context(folder)?;
+    }
+    Ok(())
 }
 
 fn section<'a>(name: &str, bytes: Vec<u8>) -> Entry<'a> {

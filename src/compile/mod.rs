@@ -8,6 +8,7 @@ pub mod layers;
 pub mod machine;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use rabitc_ir::{Graph, WeightStore};
 use rabitc_passes::fitted::FittedStore;
 use rabitc_passes::materialize::materialize;
 use rabitc_passes::svid::Init;
-use rabitc_rbx::{Level, Manifest, Model, SmArch};
+use rabitc_rbx::{Level, Manifest, Model, Program, SmArch};
 
 use crate::tune::gpu::tables::GpuTables;
 use emit::Emit;
@@ -62,8 +63,8 @@ pub struct Targets {
 pub trait Progress {
     /// A phase begins; `total` is in bytes, 0 where it is not known.
     fn phase(&mut self, name: &'static str, total: u64);
-    /// More of the phase is done.
-    fn advance(&mut self, bytes: u64);
+    /// More of the phase is done; the compilation may be stopped here.
+    fn advance(&mut self, bytes: u64) -> ControlFlow<()>;
 }
 
 /// What a compilation did.
@@ -127,14 +128,7 @@ pub fn assemble(
     let (run_graph, tensors) = materialize(&graph)?;
     emit::dot(&options.emit, &run_graph)?;
     let mut kernels = KernelTable::default();
-    let modes = match options.targets.levels.is_empty() {
-        true => &[][..],
-        false => &[PlanOptions::DECODE, PlanOptions::PREFILL][..],
-    };
-    let programs = modes
-        .iter()
-        .map(|o| plan(&run_graph, *o, &mut kernels).context("planning"))
-        .collect::<Result<Vec<_>>>()?;
+    let programs = programs(&run_graph, &options.targets.levels, &mut kernels)?;
     clock.lap("passes and plan");
     progress.phase("generating code", 0);
     let code = code::generate(
@@ -151,15 +145,12 @@ pub fn assemble(
         &options.emit,
     )?;
     clock.lap("code");
-    let store = FittedStore::new(input.store, &graph, options.init);
-    let mut built_from = options.record.clone();
-    built_from.extend(input.provenance);
     let mut manifest = Manifest {
         format: rabitc_rbx::FORMAT,
         generator: concat!("rabitc ", env!("CARGO_PKG_VERSION")).to_string(),
         model: input.model,
         activations: options.passes.activations.name().to_string(),
-        built_from,
+        built_from: options.record.clone(),
         layers: layers::layers(&run_graph, &graph, input.store),
         targets: code.targets.clone(),
         gpus: gpu.targets.clone(),
@@ -167,24 +158,21 @@ pub fn assemble(
         programs,
         hashes: BTreeMap::new(),
     };
+    manifest.built_from.extend(input.provenance);
     layers::name_kernels(&mut manifest);
     let mut output_bytes = 0;
     if let Some(output) = &options.output {
+        let store = FittedStore::new(input.store, &graph, options.init);
         let mut entries = entries::sections(&run_graph, input.sections, &code, &gpu);
         entries.extend(entries::weights(&graph, &tensors, &store)?);
-        let total = entries.iter().map(|e| e.bytes as u64).sum();
-        let fits = store.layers() > 0;
-        progress.phase(
-            if fits {
-                "fitting and packing"
-            } else {
-                "packing"
-            },
-            total,
-        );
+        let phase = match store.layers() {
+            0 => "packing",
+            _ => "fitting and packing",
+        };
+        progress.phase(phase, entries.iter().map(|e| e.bytes as u64).sum());
         let mut advance = |bytes| progress.advance(bytes as u64);
         manifest = rabitc_rbx::write(output, manifest, entries, &mut advance)?;
-        output_bytes = std::fs::metadata(output).map(|m| m.len()).unwrap_or(0);
+        output_bytes = std::fs::metadata(output).map_or(0, |m| m.len());
         clock.lap("fit, pack and write");
     }
     Ok(Summary {
@@ -213,6 +201,18 @@ impl Clock {
         self.laps.push((name, self.start.elapsed()));
         self.start = Instant::now();
     }
+}
+
+/// The programs for CPUs, if there is code for any.
+fn programs(graph: &Graph, levels: &[Level], kernels: &mut KernelTable) -> Result<Vec<Program>> {
+    let modes = match levels.is_empty() {
+        true => &[][..],
+        false => &[PlanOptions::DECODE, PlanOptions::PREFILL][..],
+    };
+    let programs = modes.iter();
+    programs
+        .map(|mode| plan(graph, *mode, kernels).context("planning"))
+        .collect()
 }
 
 fn run_passes(mut graph: Graph, options: &Options) -> Result<Graph> {

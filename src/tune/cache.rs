@@ -1,6 +1,6 @@
 //! The file that keeps measurements: every candidate of every shape, of every machine.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::gpu::entry::GpuEntry;
 use super::host::Host;
+use crate::output;
 
 /// Version of the file's form.
 const FORMAT: u32 = 1;
@@ -226,7 +227,10 @@ impl Cache {
         let mut cache = Cache::load_or_new(path)?;
         change(&mut cache);
         let text = serde_json::to_string_pretty(&cache)? + "\n";
-        write(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        output::write(path, text.as_bytes()).context("writing the tuning cache")
     }
 }
 
@@ -238,19 +242,6 @@ impl Entry {
         };
         !self.candidates.is_empty() && self.candidates.iter().all(sane)
     }
-}
-
-/// Writes beside the file, then takes its place.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Where the cache is if nothing else is said: `$XDG_CACHE_HOME/rabitc/tune.json`, or the same

@@ -47,7 +47,7 @@ pub struct Args {
     depth: usize,
     /// Show where the time of a generated token goes, step by step, instead; on a GPU, every part
     /// of one step after --depth positions: of generating a token, or, with -n 0, of reading the prompt
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long)]
     steps: bool,
     /// On a GPU: measure steps for so many tokens each after --depth positions instead; with
     /// --steps, every part of them
@@ -112,18 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
         repetitions: args.repetitions,
     };
     if args.steps {
-        let one = match args.generate {
-            0 => args.prompt.min(session.max_tokens()),
-            _ => 1,
-        };
-        let tokens = match args.tokens.as_slice() {
-            [] => &[one],
-            tokens => tokens,
-        };
-        if let Some(table) = device_steps::table(&mut session, args.depth, tokens)? {
-            return ui::print(&table);
-        }
-        return ui::print(&steps::table(&mut session, &plan)?);
+        return show_steps(args, &plan, &mut session);
     }
     if !args.tokens.is_empty() {
         return token_steps(args, &mut session);
@@ -134,6 +123,33 @@ pub fn run(args: &Args) -> Result<()> {
         Form::Md => report.print_markdown(),
         Form::Json => report.print_json(),
         Form::Csv => report.print_csv(),
+    }
+}
+
+/// Shows where the time of a step goes.
+fn show_steps(args: &Args, plan: &measure::Plan, session: &mut Session) -> Result<()> {
+    if args.output == Form::Csv {
+        bail!("--steps gives tables and JSON: leave --output csv out");
+    }
+    if !session.is_on_gpu() {
+        let steps = steps::measure(session, plan)?;
+        return match args.output {
+            Form::Json => ui::print_json(&steps),
+            _ => ui::print(&steps::render(&steps)),
+        };
+    }
+    let one = match args.generate {
+        0 => args.prompt.min(session.max_tokens()),
+        _ => 1,
+    };
+    let tokens = match args.tokens.as_slice() {
+        [] => &[one],
+        tokens => tokens,
+    };
+    let steps = device_steps::parts(session, args.depth, tokens)?;
+    match args.output {
+        Form::Json => ui::print_json(&serde_json::json!({ "depth": args.depth, "steps": steps })),
+        _ => ui::print(&device_steps::render_parts(&steps)),
     }
 }
 

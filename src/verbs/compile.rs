@@ -4,6 +4,7 @@ mod report;
 mod tuned;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -19,6 +20,7 @@ use rabitc::compile::emit::Emit;
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
 
+use crate::signals::{Stop, Stopped};
 use crate::{open, ui};
 use tuned::tuned;
 
@@ -132,12 +134,17 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("nothing to do: give -o FILE, or --emit STAGE");
     }
     let options = options(args)?;
-    let mut bar = Bar::new();
-    let summary = compile::compile(&options, &mut bar)?;
+    let mut bar = Bar::new()?;
+    let summary = compile::compile(&options, &mut bar);
     bar.bar.finish_and_clear();
-    if args.output.is_none() {
-        return Ok(());
+    let Some(output) = &args.output else {
+        return summary.map(drop);
+    };
+    if summary.is_err() && bar.stop.asked() {
+        let what = format!("stopped: {} was not written", output.display());
+        return Err(Stopped(what).into());
     }
+    let summary = summary?;
     let tuned = &options.passes.tiles.tuned;
     match args.json {
         true => ui::print_json(&report::json(&summary, tuned)),
@@ -232,13 +239,14 @@ fn record(args: &Args) -> BTreeMap<String, String> {
 
 struct Bar {
     bar: ProgressBar,
+    stop: Stop,
 }
 
 impl Bar {
-    fn new() -> Self {
-        Bar {
-            bar: ProgressBar::new_spinner(),
-        }
+    fn new() -> Result<Self> {
+        let bar = ProgressBar::new_spinner();
+        let stop = Stop::listen(&bar, "stopping after the tensor under way")?;
+        Ok(Bar { bar, stop })
     }
 }
 
@@ -255,7 +263,11 @@ impl Progress for Bar {
         self.bar.set_message(name);
         self.bar.tick();
     }
-    fn advance(&mut self, bytes: u64) {
+    fn advance(&mut self, bytes: u64) -> ControlFlow<()> {
         self.bar.inc(bytes);
+        match self.stop.asked() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 }

@@ -196,7 +196,11 @@ fn windows(ids: &[u32], window: usize, args: &Args) -> Result<usize> {
     if whole == 0 {
         let (path, tokens) = (args.text.display(), ids.len());
         let needed = window + 1;
-        bail!("{path}: has {tokens} tokens, a window of {window} needs {needed}: give --window");
+        let advice = match tokens {
+            0..2 => "give more text",
+            _ => "give more text, or a shorter --window",
+        };
+        bail!("{path}: has {tokens} tokens, a window of {window} needs {needed}: {advice}");
     }
     match args.max_windows {
         Some(0) => bail!("--max-windows 0: there is nothing to measure"),

@@ -27,6 +27,9 @@ pub struct Args {
     /// The type of all tensors: f32 (as exact as the sums are), bf16 or f16
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     dtype: String,
+    /// Print one JSON object: tensors, layers (those of them that were residual-binary), bytes
+    #[arg(long)]
+    json: bool,
 }
 
 /// Carries the verb out.
@@ -37,6 +40,9 @@ pub fn run(args: &Args) -> Result<()> {
         _ => DType::F32,
     };
     let done = export(&args.checkpoint, &args.hf, dtype)?;
+    if args.json {
+        return ui::print_json(&done);
+    }
     ui::print(&format!(
         "{}: {} tensors, {} of them residual-binary layers, {}\n",
         args.hf.display(),

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rabitc::output;
 use rabitc_runtime::Session;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
@@ -106,7 +107,7 @@ impl Input {
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|e| anyhow::anyhow!("not a safetensors file, or damaged: {e}"))?;
         let Ok(tensor) = tensors.tensor("input_ids") else {
-            bail!("holds no tensor `input_ids`, but {:?}", tensors.names());
+            bail!("holds no tensor `input_ids`, but {}", some(tensors.names()));
         };
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
         let length = match shape {
@@ -137,6 +138,19 @@ impl Input {
     }
 }
 
+/// The first of these names, and how many there are beside them.
+fn some(mut names: Vec<&str>) -> String {
+    const MOST: usize = 4;
+    names.sort_unstable();
+    let shown = names.iter().take(MOST).map(|name| format!("`{name}`"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "no tensor at all".into(),
+        1..=MOST => shown,
+        n => format!("{shown} and {} more", n - MOST),
+    }
+}
+
 /// Little-endian integers of `N` bytes.
 fn integers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> i64) -> Vec<i64> {
     bytes
@@ -158,19 +172,7 @@ impl Output {
     fn create(path: &Path, shape: [usize; 3]) -> Result<Output> {
         let name = || path.display().to_string();
         let header = header(shape).with_context(name)?;
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".logits-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As for any new file: what the user's mask leaves of this.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).with_context(name)?;
+        let file = output::beside(path)?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&header).with_context(name)?;
         Ok(Output {
@@ -228,6 +230,19 @@ mod tests {
         out
     }
 
+    /// A file with so many tensors, none of them of ids.
+    fn named(count: usize) -> Vec<u8> {
+        let tensors = (0..count).map(|n| {
+            let tensor = json!({"dtype": "U8", "shape": [1], "data_offsets": [n, n + 1]});
+            (format!("t{n}"), tensor)
+        });
+        let header = serde_json::Value::Object(tensors.collect()).to_string();
+        let mut out = (header.len() as u64).to_le_bytes().to_vec();
+        out.extend_from_slice(header.as_bytes());
+        out.resize(out.len() + count, 0);
+        out
+    }
+
     fn i64s(values: &[i64]) -> Vec<u8> {
         values.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
@@ -261,6 +276,8 @@ mod tests {
             (file("I64", &[2], &i64s(&[0, 1])), "shape [2]"),
             (file("I64", &[0, 2], &[]), "shape [0, 2]"),
             (file("F32", &[1, 1], &[0; 4]), "is F32"),
+            (named(1), "no tensor `input_ids`, but `t0`"),
+            (named(9), "but `t0`, `t1`, `t2`, `t3` and 5 more"),
             (b"no file".to_vec(), "not a safetensors file"),
         ] {
             let error = format!("{:#}", Input::parse(&bytes, 5).unwrap_err());

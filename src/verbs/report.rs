@@ -1,9 +1,10 @@
-//! `rabitc report`: runs of training as a page.
+//! `rabitc report`: runs of training as a page, or in numbers.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use rabitc_train::report::report;
+use anyhow::Result;
+use rabitc::output;
+use rabitc_train::report::Report;
 
 use crate::ui;
 
@@ -12,25 +13,41 @@ use crate::ui;
 /// One HTML file without anything to load: what each run reached, losses by step, correlation and
 /// error of the paths by layer, settings. With several runs, all are compared.
 #[derive(clap::Args)]
-#[command(
-    after_long_help = "Examples:\n  rabitc report run\n  rabitc report rabit independent -o both.html"
-)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// The folders of the runs
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
-    /// The page [default: report.html in the first folder]
+    /// The page [default: report.html in the first folder; with --json, none]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Print what each run reached as a JSON array: run, recipe, engine, steps, tokens,
+    /// tokens_per_second, optimizer_per_binarized, first and last (validations), paths_first and
+    /// paths_last (how the layers' paths relate)
+    #[arg(long)]
+    json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  rabitc report run
+  rabitc report rabit independent -o both.html
+  rabitc report run --json";
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    let page = report(&args.dirs)?;
+    let report = Report::read(&args.dirs)?;
     let path = match (&args.output, args.dirs.first()) {
-        (Some(path), _) => path.clone(),
-        (None, first) => first.cloned().unwrap_or_default().join("report.html"),
+        (Some(path), _) => Some(path.clone()),
+        (None, Some(dir)) if !args.json => Some(dir.join("report.html")),
+        _ => None,
     };
-    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
-    ui::print(&format!("{}\n", path.display()))
+    if let Some(path) = &path {
+        output::write(path, report.page().as_bytes())?;
+    }
+    match (args.json, &path) {
+        (true, _) => ui::print_json(&report.figures()),
+        (false, Some(path)) => ui::print(&format!("{}\n", path.display())),
+        (false, None) => Ok(()),
+    }
 }

@@ -17,6 +17,7 @@ use rabitc_train::{Outcome, recipe::Recipe};
 use serde_json::json;
 
 use crate::open;
+use crate::signals::{Stop, Stopped};
 use crate::ui::{self, Align, Table, Unit};
 pub use args::Args;
 use engines::Chosen;
@@ -27,23 +28,25 @@ const DEFAULT_WINDOW: usize = 1024;
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
     let recipe = args.recipe();
+    // Before text is read, which may take a while.
+    recipe.check()?;
     if args.dry_run {
         return dry_run::run(args, &recipe);
     }
     let (Some(dir), false) = (&args.output, args.text.is_empty()) else {
         bail!("training needs -o DIR and --text FILE; --dry-run needs neither");
     };
-    let open = |path: &Path| Teacher::open(path, open::buffers(&args.rope_precision));
+    let open = |path: &Path| Teacher::open(path, open::buffers(&args.student_args.rope_precision));
     let teacher = open(&args.teacher)?;
     let student = args.student.as_deref().map(open).transpose()?;
     let corpus = |files: &[_]| Corpus::read(&teacher.checkpoint, teacher.info.vocab_size, files);
     let text = corpus(&args.text)?;
     let valid = corpus(&args.valid)?;
-    let window = window(args.window, teacher.info.context_length);
+    let window = window(args.measuring.window, teacher.info.context_length);
     let held = (!args.valid.is_empty()).then_some(Held {
         corpus: &valid,
         window,
-        most: args.max_windows,
+        most: args.measuring.max_windows,
     });
     let engines = Chosen::new(args)?;
     let job = Job {
@@ -51,9 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
         student: student.as_ref(),
         recipe: &recipe,
         cadence: Cadence {
-            validate: args.validate_every,
-            save: args.save_every,
-            diagnose: !args.no_diagnostics,
+            validate: args.measuring.validate_every,
+            save: args.measuring.save_every,
+            diagnose: !args.measuring.no_diagnostics,
         },
         corpus: &text,
         held,
@@ -61,10 +64,18 @@ pub fn run(args: &Args) -> Result<()> {
         resume: args.resume,
         engines: &engines,
     };
-    let mut bar = Bar::new(&recipe);
+    let mut bar = Bar::new(&recipe)?;
     let outcome = rabitc_train::run(&job, &mut bar);
     bar.bar.finish_and_clear();
-    report(args, dir, &outcome?)
+    let outcome = outcome?;
+    if outcome.steps < recipe.steps {
+        let (steps, dir) = (outcome.steps, dir.display());
+        let what = format!(
+            "stopped after step {steps}, which {dir} keeps: the same command with --resume goes on"
+        );
+        return Err(Stopped(what).into());
+    }
+    report(args, dir, &outcome)
 }
 
 /// The window of validation of a model whose context has `context` tokens.
@@ -75,13 +86,14 @@ fn window(wanted: Option<usize>, context: usize) -> usize {
 /// Shows progress, and measurements as they come.
 struct Bar {
     bar: ProgressBar,
+    stop: Stop,
 }
 
 impl Bar {
-    fn new(recipe: &Recipe) -> Bar {
-        Bar {
-            bar: ui::progress(recipe.steps, Unit::Items, "training"),
-        }
+    fn new(recipe: &Recipe) -> Result<Bar> {
+        let bar = ui::progress(recipe.steps, Unit::Items, "training");
+        let stop = Stop::listen(&bar, "stopping after the update under way")?;
+        Ok(Bar { bar, stop })
     }
 }
 
@@ -106,6 +118,10 @@ impl Observer for Bar {
             eprintln!("step {step}: KL {kl:.4}, perplexity {ppl:.2} (teacher {theirs:.2})");
         });
     }
+
+    fn stopped(&self) -> bool {
+        self.stop.asked()
+    }
 }
 
 /// The first and last measurement of a run.
@@ -119,7 +135,7 @@ fn report(args: &Args, dir: &Path, outcome: &Outcome) -> Result<()> {
         })
         .collect();
     let (first, last) = (validations.first(), validations.last());
-    if args.json {
+    if args.measuring.json {
         let (steps, from, seconds) = (outcome.steps, outcome.from, outcome.seconds);
         let memory = outcome.memory;
         let value = json!({

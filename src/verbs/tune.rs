@@ -30,17 +30,18 @@ use crate::ui;
 /// of row tiles, checks what it computes, and times it as the model would run it: on as many
 /// threads, with weights that come from memory.
 ///
-/// MODEL is a config.json, which needs no weights, or an artifact. A configuration stands for a
-/// dense checkpoint that is compiled with --paths K; for a model with other options (a binarized
+/// MODEL is a config.json, which needs no weights, or an artifact. A configuration, also that of a
+/// folder, stands for a dense checkpoint that is compiled with --paths K; for a model with other options (a binarized
 /// head, layers kept dense), compile it once and give the artifact.
 ///
 /// All times, the slow ones too, go into a cache file, by processor, code generator, threads and
 /// shape. `rabitc compile --tuned` reads it.
 ///
-/// With --device cuda, the products of up to a few tokens are measured on the GPU: every way to cut
-/// one into blocks and clusters that the cost model does not rule out, compiled for that card,
-/// checked there, and timed in its place in a chain of launches with signs that come from memory:
-/// how one is best cut depends on its neighbours. The gain is over the cost model's choices.
+/// With --device cuda, the products of every program (one token, a few, prompts) are measured on the
+/// GPU: every way to cut one into blocks, clusters and tiles that the cost model does not rule out,
+/// compiled for that card, checked there, and timed in its place in a chain of launches with signs
+/// that come from memory: how one is best cut depends on its neighbours. The gain is over the cost
+/// model's choices, by program, by kind of kernel and in all.
 ///
 /// Candidates are measured in turns, so that what else the machine does hits all of them alike.
 /// The gain over the heuristic is cross-checked: the choice by one half of the rounds, its speed
@@ -49,7 +50,7 @@ use crate::ui;
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// A config.json in the Hugging Face form, or an artifact
+    /// A config.json in the Hugging Face form, a folder with one, or an artifact
     model: PathBuf,
     /// What code is measured: cpu (this machine's level), or a level that it runs, e.g.
     /// cpu:x86-64-v3
@@ -87,6 +88,16 @@ Examples:
   rabitc tune model.rbx --threads 1 --cache times.json --json
   rabitc tune llama-2-7b.json --device cuda --budget 60s";
 
+impl Args {
+    /// The file that the layers are taken from.
+    fn model(&self) -> PathBuf {
+        match self.model.is_dir() {
+            true => self.model.join("config.json"),
+            false => self.model.clone(),
+        }
+    }
+}
+
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
     if let Device::Cuda(ordinal) = args.device.device {
@@ -95,8 +106,10 @@ pub fn run(args: &Args) -> Result<()> {
     let level = level(&args.target)?;
     let backend = BackendChoice::parse(&args.backend).backend()?;
     let machine = machine::machine(&*backend, &[level]);
-    let artifact = is_artifact(&args.model)?;
-    let artifact = artifact.then(|| Artifact::open(&args.model)).transpose()?;
+    let artifact = is_artifact(&args.model())?;
+    let artifact = artifact
+        .then(|| Artifact::open(&args.model()))
+        .transpose()?;
     let manifest = artifact.as_ref().map(Artifact::manifest);
     let activations = activations(&args.activations, manifest, &machine)?;
     let tiles = Tiles {
@@ -156,11 +169,11 @@ fn demands(
                 tiles: tiles.clone(),
                 ..rabitc_passes::Options::default()
             };
-            of_config(&args.model, &options)?
+            of_config(&args.model(), &options)?
         }
     };
     match demands.is_empty() {
-        true => bail!("{}: no layer is residual-binary", args.model.display()),
+        true => bail!("{}: no layer is residual-binary", args.model().display()),
         false => Ok(demands),
     }
 }

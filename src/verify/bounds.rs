@@ -61,40 +61,9 @@ pub fn bounds(op: &Op, operands: &[&Tensor], expected: &Tensor) -> Vec<f64> {
         Op::Slice(_) | Op::SelectRows(_) | Op::Input(_) => relative(0.0),
         // No kernel of an artifact computes these: they are evaluated when it is written, or fused, or
         // stand in training graphs only.
-        Op::BinaryMatmul(_)
-        | Op::Weight(_)
-        | Op::Const(_)
-        | Op::ResidualSign(_)
-        | Op::PackSigns(_)
-        | Op::PackScales(_)
-        | Op::Concat(_)
-        | Op::Cast(_)
-        | Op::Int8Data(_)
-        | Op::Int8Scale(_)
-        | Op::Matmul(_)
-        | Op::MatmulTn(_)
-        | Op::SumRows(_)
-        | Op::WeightedSum(_)
-        | Op::ScatterAdd(_)
-        | Op::PadColumns(_)
-        | Op::ActivationGrad(_)
-        | Op::SoftcapGrad(_)
-        | Op::GateGrad(_)
-        | Op::RmsNormGrad(_)
-        | Op::RmsNormWeightGrad(_)
-        | Op::RopeGrad(_)
-        | Op::AttentionTrain(_)
-        | Op::AttentionLse(_)
-        | Op::AttentionTrainGrad(_)
-        | Op::KlDivergence(_)
-        | Op::KlDivergenceGrad(_)
-        | Op::CrossEntropy(_)
-        | Op::CrossEntropyGrad(_)
-        | Op::SquaredError(_)
-        | Op::SquaredErrorGrad(_)
-        | Op::Round(_)
-        | Op::EffectiveWeight(_)
-        | Op::EffectiveScaleGrad(_) => relative(0.0),
+        Op::BinaryMatmul(_) | rabitc_ir::compile_time_ops!() | rabitc_ir::training_ops!() => {
+            relative(0.0)
+        }
     }
 }
 

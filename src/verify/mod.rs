@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, anyhow};
 use rabitc_ir::interp::EvalContext;
-use rabitc_ir::{Graph, NodeId, Op, Tensor};
+use rabitc_ir::{Dim, Graph, NodeId, Op, Tensor};
 use rabitc_runtime::Session;
 use rabitc_runtime::model::StepInfo;
 
 pub use store::ArtifactStore;
+use tolerance::Arithmetic;
 
 /// The comparison of one kernel (or of the kernels that compute one node together).
 #[derive(Clone, Debug, serde::Serialize)]
@@ -52,10 +53,11 @@ pub fn verify(
     let mut checks = Vec::new();
     let mut seen = BTreeSet::new();
     let mut weights = HashMap::new();
+    let mut spreads: HashMap<NodeId, Vec<f64>> = HashMap::new();
     let mut start = session.position();
     let planes = model.gpu_planes();
     for ids in runs {
-        let rows: Vec<u32> = (0..ids.len() as u32).collect();
+        let rows: Vec<u32> = (0..session.max_rows(ids.len()) as u32).collect();
         let trace = record(session, graph, ids, &rows)?;
         let program = model.program_name(trace.program);
         let names = kernel_names(model.steps(trace.program));
@@ -69,13 +71,17 @@ pub fn verify(
             let found = trace
                 .values
                 .get(&node.name)
-                .map(|v| shaped(graph, id, ids.len(), v));
+                .map(|v| shaped(graph, id, (ids.len(), rows.len()), v));
             let key = (trace.program, ids.len(), kernels.clone());
             // Attention is computed every time: the interpreter's cache has to follow.
             let stateful = matches!(node.op, Op::Attention(_));
             let fresh = seen.insert(key) && !kernels.is_empty();
+            spreads.remove(&id);
             if found.is_none() || fresh || stateful {
                 let operands = operands(graph, id, &values, &mut weights, &store)?;
+                let arithmetic = planes.map(|p| arithmetic(&kernels, p));
+                let sources = graph.operands(id);
+                let before: Vec<_> = sources.iter().map(|o| spreads.get(o)).collect();
                 let operands: Vec<&Tensor> = operands.iter().collect();
                 let expected = node
                     .op
@@ -83,9 +89,9 @@ pub fn verify(
                     .map_err(|e| anyhow!("{e}"))?;
                 if let (Some(found), true) = (&found, fresh) {
                     progress(&node.name);
-                    let bound = match planes {
+                    let bound = match arithmetic {
                         None => bounds::bounds(&node.op, &operands, &expected),
-                        Some(p) => tolerance::tolerance(&node.op, &operands, &expected, p),
+                        Some(a) => tolerance::tolerance(&node.op, &operands, &before, &expected, a),
                     };
                     checks.push(compare(
                         node,
@@ -97,6 +103,11 @@ pub fn verify(
                         &bound,
                     ));
                 }
+                let spread = match (&found, arithmetic) {
+                    (None, Some(a)) => tolerance::spread(&node.op, &operands, &before, a),
+                    _ => None,
+                };
+                spreads.extend(spread.map(|s| (id, s)));
                 values.insert(id, found.unwrap_or(expected));
             } else if let Some(found) = found {
                 values.insert(id, found);
@@ -127,7 +138,8 @@ fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Re
             .entry(program)
             .or_insert_with(|| model.steps(program))[index];
         if let (Some(offset), Some(id)) = (step.result, graph.find(step.node)) {
-            let n = ids.len() * graph.ty(id).last().unwrap_or(1);
+            let run = (ids.len(), rows.len());
+            let n: usize = graph.ty(id).shape.iter().map(|d| count(d, run)).product();
             let floats = arena
                 .get(offset..)
                 .unwrap_or_default()
@@ -138,6 +150,14 @@ fn record(session: &mut Session, graph: &Graph, ids: &[u32], rows: &[u32]) -> Re
         }
     })?;
     Ok(trace)
+}
+
+/// What kernels of these names multiply with.
+fn arithmetic(kernels: &[String], planes: usize) -> Arithmetic {
+    match kernels.iter().any(|name| name.starts_with("rb_prefill")) {
+        true => Arithmetic::Halves,
+        false => Arithmetic::Planes(planes),
+    }
 }
 
 fn kernel_names(steps: Vec<StepInfo<'_>>) -> BTreeMap<String, Vec<String>> {
@@ -160,16 +180,25 @@ fn inputs(graph: &Graph, ids: &[u32], rows: &[u32], start: usize) -> HashMap<Nod
                 "rows" => rows.iter().map(|r| *r as i32).collect(),
                 _ => (start..start + ids.len()).map(|p| p as i32).collect(),
             };
-            values.insert(id, Tensor::i32(&[ids.len()], data));
+            values.insert(id, Tensor::i32(&[data.len()], data));
         }
     }
     values
 }
 
-/// The first elements of `values` in the shape of node `id` for `tokens` tokens.
-fn shaped(graph: &Graph, id: NodeId, tokens: usize, values: &[f32]) -> Tensor {
+/// A dimension in a run of so many tokens and rows.
+fn count(dim: &Dim, (tokens, rows): (usize, usize)) -> usize {
+    match dim {
+        Dim::Fixed(n) => *n,
+        Dim::Tokens => tokens,
+        Dim::Rows => rows,
+    }
+}
+
+/// The first elements of `values` in the shape of node `id` for a run of so many tokens and rows.
+fn shaped(graph: &Graph, id: NodeId, run: (usize, usize), values: &[f32]) -> Tensor {
     let dims = graph.ty(id).shape.iter();
-    let shape: Vec<usize> = dims.map(|d| d.fixed().unwrap_or(tokens)).collect();
+    let shape: Vec<usize> = dims.map(|d| count(d, run)).collect();
     let n = shape.iter().product();
     let mut values = values.to_vec();
     // A plan whose result lies past the end of the arena: what is missing compares as NaN.

@@ -45,6 +45,21 @@ fn json_holds_every_repetition_and_what_a_token_reads() {
 }
 
 #[test]
+fn steps_add_up_in_json() {
+    let args = ["bench", arg(books()), "--steps", "-n", "2", "--output"];
+    let report = rabitc(&[&args[..], &["json"]].concat()).json();
+    assert_eq!(report["tokens"], 2);
+    let parts = report["parts"].as_array().unwrap();
+    let seconds = |p: &serde_json::Value| p["seconds"].as_f64().unwrap();
+    let sum: f64 = parts.iter().map(seconds).sum();
+    let total = report["seconds"].as_f64().unwrap();
+    assert!(sum > 0.5 * total && sum < 1.01 * total, "{report}");
+    let launches = parts.iter().map(|p| p["launches"].as_u64().unwrap());
+    assert!(launches.sum::<u64>() > 4, "{report}");
+    refuses(&[&args[..], &["csv"]].concat(), &["--output csv"]);
+}
+
+#[test]
 fn tables_have_a_line_a_test() {
     let _memory = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let base = ["bench", arg(books()), "-n", "2", "-r", "1", "-p"];

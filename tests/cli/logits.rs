@@ -107,7 +107,7 @@ fn what_cannot_be_read_or_written_is_refused_and_nothing_is_left() {
         ("flat", "shape [1]"),
         ("none", "shape [0, 4]"),
         ("float", "is F32, expected I32 or I64"),
-        ("name", "no tensor `input_ids`, but [\"ids\"]"),
+        ("name", "no tensor `input_ids`, but `ids`"),
         ("cut", "not a safetensors file"),
         ("absent", "No such file"),
     ] {

@@ -4,15 +4,18 @@
 mod common;
 
 mod bench;
+mod compile;
 mod eval;
 mod gpu;
 mod inspect;
 mod logits;
+mod outputs;
 mod run;
 mod run_chat;
 mod synth;
 mod train;
 mod train_out;
+mod train_stops;
 mod tune;
 
 use std::process::{Command, Stdio};

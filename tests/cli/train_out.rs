@@ -189,6 +189,30 @@ fn an_export_is_the_same_model() {
         &["export", arg(trained()), "--hf", arg(&hf)],
         &["not empty"],
     );
+    let half = folder.path().join("half");
+    let args = ["export", arg(trained()), "--hf", arg(&half)];
+    let said = rabitc(&[&args[..], &["--dtype", "bf16", "--json"]].concat()).json();
+    let bytes = std::fs::metadata(hf.join("model.safetensors"))
+        .unwrap()
+        .len();
+    assert_eq!(
+        (&said["tensors"], &said["layers"]),
+        (&38.into(), &28.into())
+    );
+    assert!(said["bytes"].as_u64().unwrap() * 2 < bytes);
+}
+
+/// A dense checkpoint would be copied, which is not what was asked for.
+#[test]
+fn a_dense_checkpoint_is_no_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let model = models("books-1m");
+    refuses(
+        &["export", arg(&model), "--hf", arg(&out)],
+        &["books-1m", "nothing is to be exported"],
+    );
+    assert!(!out.exists());
 }
 
 #[test]
@@ -200,4 +224,13 @@ fn a_report_stands_alone() {
     assert!(html.starts_with("<!doctype html>") && html.contains("2 runs"));
     assert!(html.contains("<svg") && !html.contains("http") && !html.contains("<script"));
     refuses(&["report", arg(folder.path())], &["holds no run"]);
+    let figures = rabitc(&["report", arg(trained()), "--json"]).json();
+    assert!(!trained().join("report.html").exists());
+    let records = records(trained());
+    let Some(Record::Validation(last)) = records.last() else {
+        panic!("the last record is no validation");
+    };
+    assert_eq!(figures[0]["last"]["kl"], last.kl);
+    assert_eq!(figures[0]["recipe"]["batch"], 4);
+    assert!(html.contains(&format!("<td>{:.4}</td>", last.kl)));
 }

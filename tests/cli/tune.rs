@@ -193,9 +193,10 @@ fn without_times_of_this_machine_compile_says_what_to_do() {
 #[test]
 fn the_default_cache_is_the_users() {
     let dir = tempfile::tempdir().unwrap();
-    let config = models("fixtures/llama3/config.json");
+    // A folder stands for the configuration in it.
+    let model = models("fixtures/llama3");
     let status = Command::new(env!("CARGO_BIN_EXE_rabitc"))
-        .args(["tune", arg(&config), "--budget", "100ms", "--json"])
+        .args(["tune", arg(&model), "--budget", "100ms", "--json"])
         .env("XDG_CACHE_HOME", dir.path())
         .output()
         .unwrap()
@@ -210,7 +211,8 @@ fn what_cannot_be_tuned_is_refused() {
     let config = models("fixtures/llama3/config.json");
     let folder = models("books-1m");
     refuses(&["tune", "absent.json"], &["absent.json"]);
-    refuses(&["tune", arg(&folder)], &["books-1m"]);
+    let empty = tempfile::tempdir().unwrap();
+    refuses(&["tune", arg(empty.path())], &["config.json"]);
     refuses(
         &["tune", arg(&folder.join("model.safetensors"))],
         &["no .rbx artifact"],

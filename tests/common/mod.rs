@@ -74,6 +74,39 @@ pub fn misused(args: &[&str], word: &str) {
     assert!(err.contains(word), "{args:?}: `{word}` is not in: {err}");
 }
 
+/// Runs `rabitc` with files limited to `blocks` blocks of 512 bytes, which must make it fail. Gives
+/// what it says.
+#[cfg(unix)]
+pub fn limited(blocks: usize, args: &[&str]) -> String {
+    let script = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_rabitc")])
+        .args(args)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    said
+}
+
+/// Sends a signal, named as `kill` names it.
+#[cfg(unix)]
+pub fn signal(child: &std::process::Child, name: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// How many files in `dir` have temporary names.
+pub fn unfinished(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .count()
+}
+
 /// A path as an argument.
 pub fn arg(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")

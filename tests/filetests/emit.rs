@@ -20,8 +20,20 @@ pub fn cuda(graph: &Graph, arch: SmArch, show: &[String]) -> Result<String, Stri
     let mut out = String::new();
     launches(&mut out, &plan, "load", &plan.setup);
     for program in &plan.programs {
-        let name = format!("{}, up to {} tokens", program.name, program.max_tokens);
-        launches(&mut out, &plan, &name, &program.steps);
+        let (tokens, rows) = (program.max_tokens, program.max_rows);
+        let (body, head) = program.steps.split_at(program.head);
+        launches(
+            &mut out,
+            &plan,
+            &format!("{}, up to {tokens} tokens", program.name),
+            body,
+        );
+        launches(
+            &mut out,
+            &plan,
+            &format!(" for every {rows} rows of logits"),
+            head,
+        );
     }
     for choice in [&plan.next, &plan.sample] {
         launches(&mut out, &plan, "choice", std::slice::from_ref(choice));

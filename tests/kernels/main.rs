@@ -7,6 +7,7 @@
 mod model;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,7 +25,9 @@ struct Silent;
 
 impl Progress for Silent {
     fn phase(&mut self, _: &'static str, _: u64) {}
-    fn advance(&mut self, _: u64) {}
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 fn check(s: &Shape) {
@@ -181,6 +184,36 @@ fn gpu_kernels_of_long_prompts_work_too() {
         };
         let runs = [150, 530];
         check_runs(&shape, targets.clone(), 16, Device::Cuda(0), &runs);
+    }
+}
+
+/// Logits of more rows than are computed together are those of each row alone, in any order.
+#[test]
+fn gpu_logits_come_in_blocks_of_rows() {
+    let Some(targets) = gpu() else { return };
+    let shape = Shape {
+        hidden: 70,
+        ffn: 90,
+        ..plain()
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.rbx");
+    build(&shape, targets, 16, 640, &path);
+    let model = Arc::new(Model::open_on(&path, Device::Cuda(0)).expect("the artifact opens"));
+    let pool = Arc::new(Pool::new(1).expect("a pool"));
+    let mut session = Session::new(model, pool, 640).expect("a session");
+    let ids: Vec<u32> = (0..600).map(|i| (i * 7 + 1) % shape.vocab as u32).collect();
+    assert!(session.max_rows(ids.len()) * 2 < ids.len());
+    let mut step = |rows: &[u32]| {
+        session.rewind(0);
+        session.step(&ids, rows).expect("it runs").to_vec()
+    };
+    let rows: Vec<u32> = (0..600).rev().collect();
+    let all = step(&rows);
+    for (at, row) in rows.iter().enumerate().step_by(97) {
+        let logits = &all[at * shape.vocab..][..shape.vocab];
+        assert_eq!(step(&[*row]), logits, "row {row}");
+        assert!(logits.iter().all(|x| x.is_finite()) && logits.iter().any(|x| *x != logits[0]));
     }
 }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Window};
 use crate::error::TrainError;
+use crate::noise::Noiser;
+use crate::recipe::Noise;
 
 /// How far a run has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,7 @@ pub struct Batches<'a> {
     position: Position,
     /// The sequences of the present epoch, in order.
     order: Vec<Window>,
+    noiser: Option<Noiser>,
 }
 
 impl<'a> Batches<'a> {
@@ -39,6 +42,7 @@ impl<'a> Batches<'a> {
         seq_len: usize,
         batch: usize,
         seed: u64,
+        noise: Noise,
         position: Position,
     ) -> Result<Self, TrainError> {
         corpus.at_least(seq_len, batch)?;
@@ -49,6 +53,7 @@ impl<'a> Batches<'a> {
             seed,
             position,
             order,
+            noiser: Noiser::new(corpus, noise, seed),
         })
     }
 
@@ -61,16 +66,27 @@ impl<'a> Batches<'a> {
     /// the next.
     pub fn next(&mut self, count: usize) -> Batch {
         let mut windows = Vec::with_capacity(count);
+        let mut noisy = Batch::default();
         while windows.len() < count {
             if self.position.sequence >= self.order.len() {
                 self.position.epoch += 1;
                 self.position.sequence = 0;
                 self.order = order(self.corpus, self.seq_len, self.seed, self.position.epoch);
             }
-            windows.push(self.order[self.position.sequence]);
+            let window = self.order[self.position.sequence];
+            windows.push(window);
+            if let Some(noiser) = &self.noiser {
+                let number = self.position.epoch << 32 | self.position.sequence as u64;
+                let place = window.place();
+                let tokens = noiser.sequence(self.corpus, place, self.seq_len + 1, number);
+                noisy.push(&tokens);
+            }
             self.position.sequence += 1;
         }
-        Batch::new(self.corpus, &windows, self.seq_len)
+        match self.noiser {
+            Some(_) => noisy,
+            None => Batch::new(self.corpus, &windows, self.seq_len),
+        }
     }
 }
 
@@ -91,7 +107,7 @@ fn order(corpus: &Corpus, seq_len: usize, seed: u64, epoch: u64) -> Vec<Window> 
 }
 
 /// A number below `n`. The remainder's bias is below n / 2⁶⁴.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     (rng.next_u64() % n as u64) as usize
 }
 
@@ -119,8 +135,10 @@ mod tests {
     fn text_that_fills_no_batch_is_refused() {
         let corpus = corpus(&[40, 9]);
         let start = Position::default();
-        assert!(Batches::new(&corpus, 8, 5, 0, start).is_ok());
-        let error = Batches::new(&corpus, 8, 6, 0, start).err().unwrap();
+        assert!(Batches::new(&corpus, 8, 5, 0, Noise::default(), start).is_ok());
+        let error = Batches::new(&corpus, 8, 6, 0, Noise::default(), start)
+            .err()
+            .unwrap();
         let expected = "text, text: 49 tokens make 5 sequences of 8, but 6 are needed";
         assert!(error.to_string().starts_with(expected), "{error}");
     }
@@ -137,11 +155,11 @@ mod tests {
         ) {
             let corpus = corpus(&lens);
             let start = Position::default();
-            let mut whole = Batches::new(&corpus, 5, batch, seed, start).unwrap();
+            let mut whole = Batches::new(&corpus, 5, batch, seed, Noise::default(), start).unwrap();
             for _ in 0..skip {
                 whole.next(batch);
             }
-            let mut rest = Batches::new(&corpus, 5, batch, seed, whole.position()).unwrap();
+            let mut rest = Batches::new(&corpus, 5, batch, seed, Noise::default(), whole.position()).unwrap();
             for _ in 0..8 {
                 let found = rest.next(batch);
                 prop_assert_eq!(&found, &whole.next(batch));

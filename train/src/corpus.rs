@@ -17,11 +17,28 @@ pub struct Corpus {
     names: Vec<PathBuf>,
 }
 
+/// A token of a corpus: which file, and which of its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    file: u32,
+    token: u32,
+}
+
 /// A sequence of a corpus: which file, and where in it the first token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     file: usize,
     begin: usize,
+}
+
+impl Window {
+    /// Where it begins.
+    pub fn place(self) -> Place {
+        Place {
+            file: self.file as u32,
+            token: self.begin as u32,
+        }
+    }
 }
 
 impl Corpus {
@@ -96,6 +113,29 @@ impl Corpus {
         )))
     }
 
+    /// All places, in order.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let files = self.files.iter().enumerate();
+        files.flat_map(|(file, ids)| {
+            (0..ids.len()).map(move |token| Place {
+                file: file as u32,
+                token: token as u32,
+            })
+        })
+    }
+
+    /// The tokens before a place, nearest first.
+    pub fn before(&self, place: Place) -> impl Iterator<Item = i32> {
+        let ids = &self.files[place.file as usize][..place.token as usize];
+        ids.iter().rev().copied()
+    }
+
+    /// The tokens from a place on, `len` of them if the file has as many.
+    pub fn at(&self, place: Place, len: usize) -> &[i32] {
+        let ids = &self.files[place.file as usize][place.token as usize..];
+        &ids[..len.min(ids.len())]
+    }
+
     /// The tokens of a sequence.
     pub fn ids(&self, window: Window, len: usize) -> &[i32] {
         &self.files[window.file][window.begin..window.begin + len]
@@ -128,6 +168,14 @@ impl Batch {
             batch.positions.extend(0..len as i32);
         }
         batch
+    }
+
+    /// Adds a sequence and the token after it.
+    pub fn push(&mut self, tokens: &[i32]) {
+        let len = tokens.len().saturating_sub(1);
+        self.ids.extend(&tokens[..len]);
+        self.labels.extend(tokens.get(1..).unwrap_or_default());
+        self.positions.extend(0..len as i32);
     }
 
     /// The inputs by the names that graphs have for them.

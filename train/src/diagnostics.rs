@@ -43,8 +43,17 @@ pub struct LayerReport {
 impl LayerReport {
     /// The error's share of the dense layer's energy.
     pub fn relative_error(&self) -> f64 {
+        self.share(self.error)
+    }
+
+    /// The share of 2 × covariance.
+    pub fn relative_covariance(&self) -> f64 {
+        self.share(self.covariance)
+    }
+
+    fn share(&self, value: f64) -> f64 {
         match self.energy > 0.0 {
-            true => self.error / self.energy,
+            true => value / self.energy,
             false => 0.0,
         }
     }
@@ -112,7 +121,12 @@ impl Moments {
                 let name = format!("{layer}/{i}/{j}");
                 let missing = || EngineError::new(format!("the engine gave no `{name}`"));
                 let sum = sums.get(&name).ok_or_else(missing)?.floats().iter();
-                means.insert((i, j), sum.map(|x| f64::from(*x)).sum::<f64>() / count);
+                let mean = sum.map(|x| f64::from(*x)).sum::<f64>() / count;
+                if !mean.is_finite() {
+                    let what = format!("comparing paths: `{name}` is {mean}");
+                    return Err(EngineError::new(what));
+                }
+                means.insert((i, j), mean);
             }
         }
         Ok(Moments { paths, means })

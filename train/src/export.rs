@@ -7,15 +7,16 @@ use std::path::Path;
 use rabitc_frontend::{BUFFERS_KEY, Checkpoint};
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::{DType, Tensor, WeightStore};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::cores::LayerValues;
 use crate::error::TrainError;
-use crate::start::held;
+use crate::start::rounded;
 use crate::store::{Tensors, copy_side_files, write_text};
 
 /// What an export wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// Tensors.
     pub tensors: usize,
@@ -29,8 +30,9 @@ pub struct Exported {
 /// residual-binary layer as the matrix that it multiplies by, all floats in `dtype`.
 ///
 /// # Errors
-/// A checkpoint that cannot be read, a folder that is not empty, or a residual-binary head that
-/// shares its weight with the embedding, which a dense checkpoint cannot hold.
+/// A checkpoint that cannot be read, or that has no residual-binary layer, a folder that is not
+/// empty, a value that `dtype` does not reach, or a residual-binary head that shares its weight with
+/// the embedding, which a dense checkpoint cannot hold.
 pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainError> {
     let checkpoint = Checkpoint::open(from)?;
     // Refuses what does not fit its configuration.
@@ -39,6 +41,13 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
         return Err(TrainError::file(to, "the folder is not empty"));
     }
     let tensors = tensors(&checkpoint)?;
+    if !tensors.iter().any(|t| matches!(t.1, Source::Layer { .. })) {
+        let reason = "has no residual-binary layer: it is dense already, nothing is to be exported";
+        return Err(TrainError::file(from, reason));
+    }
+    if to.exists() && !to.is_dir() {
+        return Err(TrainError::file(to, "is a file, an export needs a folder"));
+    }
     let entries = tensors
         .iter()
         .map(|(name, _, shape)| (name.clone(), dtype, shape.clone()));
@@ -57,7 +66,7 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
                 effective(&checkpoint, base)?
             }
         };
-        let tensor = held(tensor, dtype).to_le_bytes();
+        let tensor = rounded(name, tensor, dtype)?.to_le_bytes();
         bytes += tensor.len() as u64;
         file.tensor(name, &tensor)?;
         checkpoint.release(name);

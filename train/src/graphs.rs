@@ -12,8 +12,10 @@ use rabitc_ir::ops::source::{Input, Weight};
 use rabitc_ir::ops::squared_error::SquaredError;
 use rabitc_ir::ops::sums::{SumRows, WeightedSum};
 use rabitc_ir::{DType, Dim, Graph, GraphError, NodeId, Op, Type};
+use rabitc_passes::Pattern;
 use rabitc_passes::autodiff::training::{Binary, BinaryLayer, Form, append, binarize, form};
 use rabitc_passes::autodiff::{Differentiate, autodiff};
+use rabitc_passes::pass::binarize::unmatched;
 
 use crate::error::TrainError;
 use crate::recipe::{Recipe, Stage};
@@ -46,6 +48,12 @@ pub fn student(
     refuse_binary(model)?;
     let weights = Some(recipe.dtype());
     let mut graph = form(model, &Form { seq_len, weights })?;
+    let kept: Vec<Pattern> = recipe.keep_dense.iter().map(|p| Pattern::new(p)).collect();
+    if let Some(pattern) = unmatched(&graph, &kept) {
+        let pattern = pattern.text();
+        let reason = format!("no dense linear layer has a name that matches `{pattern}`");
+        return Err(TrainError::Setting(reason));
+    }
     let binary = Binary {
         paths: stage.paths,
         derive: recipe.derive(),
@@ -152,7 +160,10 @@ pub fn step(
     let kl = divergence(&mut pair)?;
     let hidden = hidden_error(&mut pair.graph, recipe)?;
     let graph = &mut pair.graph;
-    let mut terms = vec![("kl", 1.0, kl), ("hidden", recipe.loss.hidden, hidden)];
+    let mut terms = vec![("kl", 1.0, kl)];
+    if recipe.loss.hidden > 0.0 {
+        terms.push(("hidden", recipe.loss.hidden, hidden));
+    }
     if recipe.loss.text > 0.0 {
         let labels = labels(graph)?;
         let text = graph.add("loss.text", CrossEntropy {}, &[pair.student, labels])?;
@@ -169,6 +180,10 @@ pub fn step(
     terms
         .iter()
         .for_each(|(name, _, id)| graph.set_output(name, *id));
+    if recipe.loss.hidden == 0.0 {
+        // Measured all the same, but no part: 0 times what is not finite would be no number.
+        graph.set_output("hidden", hidden);
+    }
     let request = Differentiate {
         loss: "loss".into(),
         weights: trained.to_vec(),

@@ -1,6 +1,5 @@
 //! What a run of training is given, and what must hold before it starts.
 
-use std::fs;
 use std::path::Path;
 
 use rabitc_ir::{DType, WeightStore};
@@ -9,10 +8,11 @@ use crate::batches::Position;
 use crate::corpus::Corpus;
 use crate::engine::{Engine, EngineError};
 use crate::error::TrainError;
-use crate::metrics::{METRICS, StepRecord, ValidationRecord};
+use crate::metrics::{StepRecord, ValidationRecord};
 use crate::plan::{self, Plan};
 use crate::recipe::Recipe;
-use crate::store::{RunState, Saved};
+use crate::resume;
+use crate::store::{self, HeldState, METRICS, RunState, Saved};
 use crate::teacher::Teacher;
 use crate::validation::Held;
 
@@ -20,6 +20,11 @@ use crate::validation::Held;
 pub trait Engines {
     /// A new engine without weights.
     fn engine(&self) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// Refuses what no engine can be made for, before a run writes anything.
+    fn check(&self) -> Result<(), EngineError> {
+        self.engine().map(drop)
+    }
 
     /// The type that the engines store activations in.
     fn storage(&self) -> DType;
@@ -33,6 +38,10 @@ pub trait Observer {
     fn step(&mut self, record: &StepRecord);
     /// A measurement is done.
     fn validation(&mut self, record: &ValidationRecord);
+    /// Whether the run is to stop after the update that is done: it saves, and ends.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// When a run measures and saves. The result does not depend on it.
@@ -84,22 +93,29 @@ impl Job<'_> {
             self.teacher.check_student(student)?;
         }
         // What no student can be made of is refused before anything is written.
-        for stage in recipe.stages() {
-            Plan::new(&self.teacher.graph, recipe, &stage)?;
+        for (number, stage) in recipe.stages().iter().enumerate() {
+            let plan = Plan::new(&self.teacher.graph, recipe, stage)?;
+            if let (0, Some(student)) = (number, self.student) {
+                check_paths(student, &plan)?;
+            }
         }
-        Ok(())
+        Ok(self.engines.check()?)
     }
 
     /// The run in the folder that is to go on, if there is one.
     pub(crate) fn saved(&self) -> Result<Option<Saved>, TrainError> {
         let Some(saved) = Saved::find(self.dir)? else {
             // A run that has not come to its first checkpoint has its metrics.
-            let begun = self.resume && self.dir.join(METRICS).exists();
-            let mut entries = fs::read_dir(self.dir).into_iter().flatten();
-            return match begun || entries.next().is_none() {
-                true => Ok(None),
-                false => Err(TrainError::file(self.dir, "the folder is not empty")),
+            let reason = match (self.dir.join(METRICS).exists(), self.resume) {
+                _ if store::is_empty(self.dir) => return Ok(None),
+                (true, true) => return Ok(None),
+                (true, false) => {
+                    "holds a run that has not come to its first checkpoint: give --resume to begin \
+                     it again, or another folder"
+                }
+                (false, _) => "the folder is not empty",
             };
+            return Err(TrainError::file(self.dir, reason));
         };
         let refuse = |reason: String| Err(TrainError::file(self.dir, reason));
         if !self.resume {
@@ -108,35 +124,13 @@ impl Job<'_> {
                 "holds a run at step {step}: give --resume to go on with it, or another folder"
             ));
         }
-        let differences = saved.state.recipe.differences(self.recipe);
-        if !differences.is_empty() {
-            let differences = differences.join("; ");
-            return refuse(format!(
-                "cannot go on with other settings (saved and given): {differences}"
-            ));
-        }
-        let (ours, theirs) = (self.teacher.buffers.name(), &saved.state.buffers);
-        if theirs != ours {
-            return refuse(format!(
-                "cannot go on with another --rope-precision: its rotary frequencies are {theirs}, \
-                 not {ours}"
-            ));
-        }
-        if saved.state.teacher != self.teacher.fingerprint()? {
-            return refuse(format!(
-                "was trained towards another teacher than {}",
-                self.teacher.name
-            ));
-        }
-        if saved.state.student != self.student.map(Teacher::fingerprint).transpose()? {
-            return refuse("started from another --student".into());
-        }
-        if saved.state.text != self.corpus.hash() {
-            return refuse("was trained on another text".into());
+        if let Some(difference) = resume::difference(&saved.state, &self.new_state()?) {
+            return refuse(difference);
         }
         Ok(Some(saved))
     }
 
+    /// Where the run is before its first update.
     pub(crate) fn new_state(&self) -> Result<RunState, TrainError> {
         Ok(RunState {
             step: 0,
@@ -146,7 +140,17 @@ impl Job<'_> {
             student: self.student.map(Teacher::fingerprint).transpose()?,
             buffers: self.teacher.buffers.name().to_string(),
             text: self.corpus.hash(),
+            held: self.held_state(),
             seconds: 0.0,
+        })
+    }
+
+    /// What the run is measured on, as a checkpoint names it.
+    fn held_state(&self) -> Option<HeldState> {
+        self.held.as_ref().map(|held| HeldState {
+            text: held.corpus.hash(),
+            window: held.window,
+            most: held.most,
         })
     }
 
@@ -166,4 +170,20 @@ impl Job<'_> {
     pub(crate) fn window(&self) -> Option<usize> {
         self.held.as_ref().map(|held| held.window)
     }
+}
+
+/// Refuses a student that was trained with another number of paths than the run begins with.
+fn check_paths(student: &Teacher, plan: &Plan) -> Result<(), TrainError> {
+    for layer in &plan.student.layers {
+        let found = WeightStore::info(&student.checkpoint, &layer.g);
+        let found = found.and_then(|(_, shape)| shape.first().copied());
+        let paths = plan.stage.paths;
+        if let Some(found) = found.filter(|found| *found != paths) {
+            let (student, layer) = (&student.name, &layer.node);
+            return Err(TrainError::Setting(format!(
+                "the student {student} has {found} paths in `{layer}`, the run begins with {paths}"
+            )));
+        }
+    }
+    Ok(())
 }

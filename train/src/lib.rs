@@ -8,7 +8,7 @@
 //! - [`start`]: the weights that a student starts from.
 //! - [`graphs`]: the graphs of a step, a validation, and what a teacher is examined with.
 //! - [`job`], [`run`](mod@run), [`session`], [`plan`]: a run, its stages and their updates.
-//! - [`store`], [`metrics`]: what a run leaves behind.
+//! - [`store`], [`metrics`]: what a run leaves behind; `resume`: what goes on with it.
 //! - [`export`], [`report`](mod@report): what others make of it.
 //! - [`memory`], [`diagnostics`]: what a run takes, and what became of the paths.
 //! - [`engine`], [`interpreter`], [`adamw`]: the interface of engines, and the reference.
@@ -30,9 +30,11 @@ pub mod interpreter;
 pub mod job;
 pub mod memory;
 pub mod metrics;
+pub mod noise;
 pub mod plan;
 pub mod recipe;
 pub mod report;
+mod resume;
 pub mod run;
 pub mod session;
 pub mod start;

@@ -10,10 +10,7 @@ use crate::diagnostics::LayerReport;
 use crate::error::TrainError;
 use crate::memory::MemoryPlan;
 use crate::recipe::Recipe;
-use crate::store::write_text;
-
-/// The file in a run's folder.
-pub const METRICS: &str = "metrics.jsonl";
+use crate::store::{METRICS, write_text};
 
 /// One line. The names are an interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,8 +50,10 @@ pub struct StepRecord {
     pub loss: f64,
     /// KL(teacher ‖ student) in nats.
     pub kl: f64,
-    /// The hidden states' normalised squared error, mean over blocks.
-    pub hidden: f64,
+    /// The hidden states' normalised squared error, mean over blocks. It is measured whether it is
+    /// a part of the loss or not; where it is none, it may not be finite, and is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<f64>,
     /// The cross-entropy with the text, where it is a part of the loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<f64>,
@@ -81,7 +80,8 @@ pub struct ValidationRecord {
     /// exp of the mean negative log likelihood; `null` where that overflows.
     #[serde(deserialize_with = "or_infinite")]
     pub perplexity: f64,
-    /// The teacher's.
+    /// The teacher's; `null` likewise.
+    #[serde(deserialize_with = "or_infinite")]
     pub teacher_perplexity: f64,
     /// Windows measured.
     pub windows: usize,
@@ -191,7 +191,7 @@ mod tests {
             step: 3,
             kl: 900.0,
             perplexity: f64::INFINITY,
-            teacher_perplexity: 40.0,
+            teacher_perplexity: f64::INFINITY,
             windows: 1,
             window: 8,
         });

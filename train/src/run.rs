@@ -1,30 +1,29 @@
 //! A run of training, from its beginning or from where it was.
 
+mod record;
+
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
-use rabitc_ir::{Tensor, WeightStore};
-
 use crate::batches::Batches;
-use crate::cores::{LayerValues, stored_scales};
-use crate::diagnostics;
 use crate::engine::{Memory, Update};
 use crate::error::TrainError;
 use crate::job::{Job, Observer};
-use crate::memory::MemoryPlan;
-use crate::metrics::{LayersRecord, Metrics, Record, RunRecord, StepRecord};
+use crate::metrics::{Metrics, Record};
 use crate::plan::Plan;
 use crate::recipe::{Stage, Start};
-use crate::session::{Losses, Session};
+use crate::session::Session;
 use crate::start::{Fresh, Grown, Importance};
 use crate::store::{self, Lock, RunState, Saved};
+use record::values;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The update that it went on from; 0 for a new run.
     pub from: u64,
-    /// Updates done in all.
+    /// Updates done in all: fewer than the recipe's if the run was told to stop.
     pub steps: u64,
     /// Seconds of training, of all the times that the run was started.
     pub seconds: f64,
@@ -36,7 +35,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Settings that do not fit the model or the text, a folder that holds another run, what the
-/// engine or the disk refuses, or a loss that is no number. What has been saved remains.
+/// engine or the disk refuses, or a loss that is no number. What has been saved remains. To be told
+/// to stop is none: the outcome has fewer steps than the recipe, all of them saved.
 pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
     job.check()?;
     let earlier = Lock::take(job.dir)?;
@@ -47,12 +47,22 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
     };
     let (from, recipe) = (state.step, job.recipe);
     let (seq_len, batch, seed) = (recipe.seq_len, recipe.batch, recipe.seed);
-    let batches = Batches::new(job.corpus, seq_len, batch, seed, state.position)?;
-    fs::create_dir_all(job.dir).map_err(TrainError::io(job.dir))?;
-    let _lock = match earlier {
+    let batches = Batches::new(
+        job.corpus,
+        seq_len,
+        batch,
+        seed,
+        recipe.noise,
+        state.position,
+    )?;
+    create_folder(job.dir)?;
+    let lock = match earlier {
         Some(lock) => Some(lock),
         None => Lock::take(job.dir)?,
     };
+    if let Some(lock) = &lock {
+        store::clean(job.dir, saved.as_ref().map(|saved| saved.state.step), lock)?;
+    }
     let metrics = match &saved {
         Some(_) => Metrics::go_on(job.dir, state.step)?,
         None => Metrics::create(job.dir)?,
@@ -74,6 +84,14 @@ pub fn run(job: &Job<'_>, observer: &mut dyn Observer) -> Result<Outcome, TrainE
         steps: run.state.step,
         seconds: run.state.seconds,
     })
+}
+
+/// Makes the run's folder, unless it is there.
+fn create_folder(dir: &Path) -> Result<(), TrainError> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(TrainError::file(dir, "is a file, a run needs a folder"));
+    }
+    fs::create_dir_all(dir).map_err(TrainError::io(dir))
 }
 
 /// A run under way.
@@ -110,6 +128,9 @@ impl<'a> Run<'a, '_> {
                 session = self.grown(stage, session)?;
             }
             self.stage(&mut session)?;
+            if self.stopping() {
+                return self.stop(session);
+            }
         }
         self.finish(session)
     }
@@ -178,7 +199,7 @@ impl<'a> Run<'a, '_> {
     /// All updates of a stage that are still to be done.
     fn stage(&mut self, session: &mut Session<'a>) -> Result<(), TrainError> {
         let (end, cadence) = (session.plan.stage.end, self.job.cadence);
-        while self.state.step < end {
+        while self.state.step < end && !self.stopping() {
             self.update(session)?;
             let due = |every: u64| every > 0 && self.state.step.is_multiple_of(every);
             let (validate, save) = (due(cadence.validate), due(cadence.save));
@@ -225,87 +246,23 @@ impl<'a> Run<'a, '_> {
         self.record_step(losses, norm, rates, seconds)
     }
 
-    /// The error of a value that is no number.
-    fn finite(&self, step: u64, what: &'static str, value: f64) -> Result<(), TrainError> {
-        if value.is_finite() {
-            return Ok(());
-        }
-        let dir = self.job.dir.display();
-        let kept = match self.saved_step {
-            Some(saved) => format!("{dir} keeps the checkpoint of step {saved}"),
-            None => format!("{dir} has no checkpoint yet"),
-        };
-        Err(TrainError::NotFinite {
-            step,
-            what,
-            value,
-            kept,
-        })
-    }
-
-    fn record_step(
-        &mut self,
-        losses: Losses,
-        gradient_norm: f64,
-        rates: Vec<f32>,
-        seconds: f64,
-    ) -> Result<(), TrainError> {
-        let recipe = self.job.recipe;
-        let tokens = (recipe.batch * recipe.seq_len * recipe.accumulate) as u64;
-        let record = StepRecord {
-            step: self.state.step,
-            loss: losses.loss,
-            kl: losses.kl,
-            hidden: losses.hidden,
-            text: losses.text,
-            diversity: losses.diversity,
-            gradient_norm,
-            rates,
-            tokens: tokens * self.state.step,
-            tokens_per_second: tokens as f64 / seconds.max(f64::MIN_POSITIVE),
-        };
-        self.observer.step(&record);
-        self.metrics.add(&Record::Step(record))
-    }
-
-    fn record_run(&mut self, session: &Session<'a>) -> Result<(), TrainError> {
-        let job = self.job;
-        let storage = job.engines.storage();
-        let memory = MemoryPlan::new(&job.teacher.graph, job.recipe, storage, job.window())?;
-        self.metrics.add(&Record::Run(Box::new(RunRecord {
-            recipe: job.recipe.clone(),
-            engine: session.describe(),
-            teacher: job.teacher.name.clone(),
-            text_tokens: job.corpus.tokens(),
-            memory,
-        })))
-    }
-
-    fn validate(&mut self, session: &mut Session<'a>) -> Result<(), TrainError> {
-        if let Some(record) = session.validate(self.state.step)? {
-            self.observer.validation(&record);
-            self.metrics.add(&Record::Validation(record))?;
-        }
-        Ok(())
-    }
-
     fn save(&mut self, session: &mut Session<'a>) -> Result<(), TrainError> {
         session.save(self.job, &self.state)?;
         self.saved_step = Some(self.state.step);
         Ok(())
     }
 
-    /// Compares the paths of these layers, on an engine of its own.
-    fn diagnose(&mut self, layers: &[(String, LayerValues)]) -> Result<(), TrainError> {
-        let job = self.job;
-        self.observer.phase("comparing the paths of layers");
-        let corpus = job.held.as_ref().map_or(job.corpus, |held| held.corpus);
-        let mut engine = job.engine()?;
-        let (graph, recipe) = (&job.teacher.graph, job.recipe);
-        let layers = diagnostics::layers(&mut *engine, graph, recipe, corpus, layers)?;
-        let step = self.state.step;
-        self.metrics
-            .add(&Record::Layers(LayersRecord { step, layers }))
+    /// Whether the run has been told to stop before its last update.
+    fn stopping(&self) -> bool {
+        self.state.step < self.job.recipe.steps && self.observer.stopped()
+    }
+
+    /// Saves the student of a run that was told to stop.
+    fn stop(&mut self, mut session: Session<'a>) -> Result<Memory, TrainError> {
+        if self.saved_step != Some(self.state.step) {
+            self.save(&mut session)?;
+        }
+        Ok(session.memory())
     }
 
     /// Measures and saves the student at the end of a run, unless it had ended before.
@@ -327,18 +284,4 @@ impl<'a> Run<'a, '_> {
         }
         Ok(memory)
     }
-}
-
-/// Scales and cores of every layer of a student that is still to be set up.
-fn values(plan: &Plan, start: &Fresh<'_>) -> Result<Vec<(String, LayerValues)>, TrainError> {
-    let values = plan.student.layers.iter().map(|layer| {
-        let [g, h] = [&layer.g, &layer.h].map(|name| start.load(name));
-        let [g, h] = [g?, h?].map(|scales| stored_scales(scales.floats()));
-        let latents = layer.latents.iter().map(|name| start.load(name));
-        let latents = latents.collect::<Result<Vec<_>, _>>()?;
-        let latents: Vec<&[f32]> = latents.iter().map(Tensor::floats).collect();
-        let values = LayerValues::new(plan.derive, g, h, &latents, plan.stage.paths);
-        Ok((layer.node.clone(), values))
-    });
-    values.collect()
 }

@@ -74,6 +74,31 @@ fn every_step_agrees_with_its_definition() {
     }
 }
 
+/// Their tiles fill most of the shared memory that a block can have.
+#[test]
+fn the_widest_heads_agree_with_their_definition() {
+    if !device() {
+        return;
+    }
+    let folder = common::widest_heads();
+    let setup = Setup {
+        seq_len: 67,
+        sequences: 2,
+        ..Setup::default()
+    };
+    let step = common::step(&folder.path().join("model"), &setup);
+    let (mut engine, program) = match engine(&step, setup.dtype) {
+        Ok(found) => found,
+        Err(e) if e.to_string().contains("bytes of shared memory") => {
+            return println!("skipped: {e}");
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let all = check(&mut engine, program, &inputs(&step)).unwrap();
+    let failed: Vec<_> = all.iter().filter(|c| !c.passed()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 /// Errors of single steps are bounded above; over a whole run they are those of numbers with 8
 /// bits: losses agree to some of these, gradients, which are sums of many such numbers that partly
 /// cancel, to a tenth of their norm.

@@ -3,8 +3,10 @@
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use common::Setup;
+use rabitc_codegen::CodegenError;
 use rabitc_codegen::cuda::train::launches;
 use rabitc_codegen::cuda::{Compiler, Source};
 use rabitc_codegen::train::{self, Options};
@@ -15,18 +17,27 @@ use rabitc_rbx::SmArch;
 
 /// The kernels of a step, by name.
 fn sources(folder: &str, setup: &Setup) -> BTreeMap<String, Source> {
-    let step = common::step(&common::model(folder), setup);
+    let found = sources_of(&common::model(folder), setup, SmArch::new(9, 0));
+    found.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same on an architecture that may not have room for them.
+fn sources_of(
+    folder: &Path,
+    setup: &Setup,
+    arch: SmArch,
+) -> Result<BTreeMap<String, Source>, CodegenError> {
+    let step = common::step(folder, setup);
     let trained: HashSet<String> = step.trained.iter().cloned().collect();
     let options = Options {
         tokens: step.tokens,
         storage: DType::BF16,
         trained,
     };
-    let plan = train::plan(&step.graph, &options).unwrap_or_else(|e| panic!("{e}"));
+    let plan = train::plan(&step.graph, &options)?;
     let mut all = BTreeMap::new();
     for step in &plan.steps {
-        let found = launches(&plan, step, SmArch::new(9, 0)).unwrap_or_else(|e| panic!("{e}"));
-        for launch in found.launches {
+        for launch in launches(&plan, step, arch)?.launches {
             assert_eq!(launch.args.len(), launch.source.params.len());
             assert!(launch.args.len() <= 24, "{} parameters", launch.args.len());
             let name = launch.source.name.clone();
@@ -34,7 +45,7 @@ fn sources(folder: &str, setup: &Setup) -> BTreeMap<String, Source> {
             assert!(old.is_none_or(|o| o == launch.source), "two kernels {name}");
         }
     }
-    all
+    Ok(all)
 }
 
 #[test]
@@ -59,5 +70,36 @@ fn kernels_compile() {
         let compiled = compiled.unwrap_or_else(|e| panic!("{e}\n{}", source.text));
         let resources = compiled.resources;
         assert_eq!(resources.spill_loads, 0, "{name} spills: {resources:?}");
+    }
+}
+
+/// The widest heads have kernels, and where a block's shared memory does not hold their tiles, the
+/// error says so before anything is compiled.
+#[test]
+fn the_widest_heads_compile_or_are_refused() {
+    let folder = common::widest_heads();
+    let folder = folder.path().join("model");
+    let setup = Setup::default();
+    for arch in [SmArch::new(8, 6), SmArch::new(8, 9)] {
+        let message = sources_of(&folder, &setup, arch).err().unwrap().to_string();
+        assert!(message.contains("bytes of shared memory"), "{message}");
+        assert!(message.contains(&arch.to_string()), "{message}");
+    }
+    let compiler = match Compiler::new() {
+        Ok(compiler) => compiler,
+        Err(e) => return eprintln!("skipped: {e}"),
+    };
+    for arch in [SmArch::new(8, 0), SmArch::new(9, 0)] {
+        let all = sources_of(&folder, &setup, arch).unwrap_or_else(|e| panic!("{e}"));
+        for (name, source) in all.iter().filter(|(name, _)| name.contains("attention")) {
+            let compiled = compiler.compile(source, arch);
+            let compiled = compiled.unwrap_or_else(|e| panic!("{e}\n{}", source.text));
+            let fixed = compiled.resources.shared;
+            let needed = (fixed + source.shared) as usize;
+            assert!(
+                needed <= arch.shared_bytes(),
+                "{name} on {arch}: {needed} bytes"
+            );
+        }
     }
 }

@@ -20,6 +20,7 @@
 
 pub mod builder;
 pub mod check;
+mod elem;
 pub mod interp;
 pub mod print;
 pub mod types;

@@ -114,43 +114,12 @@ impl Lowering<'_> {
                 Err(self.unsupported(id, "paths must be fused before code is generated"))
             }
             // Training graphs.
-            Op::Matmul(_)
-            | Op::MatmulTn(_)
-            | Op::SumRows(_)
-            | Op::WeightedSum(_)
-            | Op::ScatterAdd(_)
-            | Op::PadColumns(_)
-            | Op::ActivationGrad(_)
-            | Op::SoftcapGrad(_)
-            | Op::GateGrad(_)
-            | Op::RmsNormGrad(_)
-            | Op::RmsNormWeightGrad(_)
-            | Op::RopeGrad(_)
-            | Op::AttentionTrain(_)
-            | Op::AttentionLse(_)
-            | Op::AttentionTrainGrad(_)
-            | Op::KlDivergence(_)
-            | Op::KlDivergenceGrad(_)
-            | Op::CrossEntropy(_)
-            | Op::CrossEntropyGrad(_)
-            | Op::SquaredError(_)
-            | Op::SquaredErrorGrad(_)
-            | Op::Round(_)
-            | Op::EffectiveWeight(_)
-            | Op::EffectiveScaleGrad(_) => {
+            rabitc_ir::training_ops!() => {
                 let name = graph.op(id).name();
                 Err(self.unsupported(id, &format!("{name} has no kernel on this target")))
             }
             // Evaluated when the artifact is written.
-            Op::Weight(_)
-            | Op::Const(_)
-            | Op::ResidualSign(_)
-            | Op::PackSigns(_)
-            | Op::PackScales(_)
-            | Op::Concat(_)
-            | Op::Cast(_)
-            | Op::Int8Data(_)
-            | Op::Int8Scale(_) => Ok(()),
+            rabitc_ir::compile_time_ops!() => Ok(()),
         }
     }
 

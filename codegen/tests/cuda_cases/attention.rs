@@ -2,6 +2,7 @@
 
 use rabitc_codegen::cuda::kernels::attention_decode::AttentionDecode;
 use rabitc_codegen::cuda::kernels::attention_prefill::AttentionPrefill;
+use rabitc_codegen::cuda::kernels::cached_attention::CachedAttention;
 use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
 use rabitc_codegen::cuda::kernels::rotate_append::RotateAppend;
 use rabitc_codegen::kernels::Float;
@@ -10,7 +11,7 @@ use super::{Case, case};
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    [few(), many()].into_iter().flatten().collect()
+    [one(), many()].into_iter().flatten().collect()
 }
 
 fn chains(stride: usize, bias: bool, norm: bool) -> Chains {
@@ -33,43 +34,44 @@ fn chains(stride: usize, bias: bool, norm: bool) -> Chains {
 }
 
 fn decode(
-    heads: (usize, usize, usize),
-    tokens: usize,
+    (n_heads, n_kv_heads, head_dim): (usize, usize, usize),
+    splits: usize,
     window: usize,
     softcap: f32,
     chains: Chains,
 ) -> AttentionDecode {
     AttentionDecode {
-        n_heads: heads.0,
-        n_kv_heads: heads.1,
-        head_dim: heads.2,
-        tokens,
-        splits: 8,
-        scale: 0.125,
-        window,
-        softcap,
-        chains,
+        over: CachedAttention {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            splits,
+            scale: 0.125,
+            window,
+            softcap,
+            chains,
+        },
     }
 }
 
-/// Few tokens.
-fn few() -> Vec<Case> {
+/// One token.
+fn one() -> Vec<Case> {
     vec![
         case(
             "attention_llama",
-            decode((32, 32, 128), 1, 0, 0.0, chains(12288, false, false)),
+            decode((32, 32, 128), 8, 0, 0.0, chains(12288, false, false)),
         ),
         case(
             "attention_gemma",
-            decode((4, 1, 256), 1, 512, 0.0, chains(1536, true, true)),
+            decode((4, 1, 256), 8, 512, 0.0, chains(1536, true, true)),
         ),
         case(
-            "attention_8_tokens",
-            decode((32, 8, 128), 8, 0, 30.0, chains(6144, true, false)),
+            "attention_grouped",
+            decode((28, 4, 128), 8, 0, 30.0, chains(4608, true, false)),
         ),
         case(
             "attention_odd",
-            decode((3, 3, 6), 5, 7, 2.5, chains(54, false, true)),
+            decode((3, 3, 6), 1, 7, 2.5, chains(54, false, true)),
         ),
     ]
 }

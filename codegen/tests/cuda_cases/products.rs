@@ -3,7 +3,7 @@
 use rabitc_codegen::cuda::kernels::finish::Finish;
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prefill::RbPrefill;
-use rabitc_codegen::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
+use rabitc_codegen::cuda::kernels::rb_prefill_wgmma::{PrefillTile, RbPrefillWgmma};
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::layout::GpuLayout;
@@ -98,8 +98,9 @@ fn prompt() -> Vec<Case> {
     let product = |layout, finish, tokens, by_rows| RbPrefillWgmma {
         layout,
         finish,
-        tokens,
+        most: 2048,
         by_rows,
+        tile: PrefillTile { tokens, stages: 6 },
     };
     let qkv = layout(&[4096; 3], 4096, 2, false);
     let gate_up = layout(&[11008; 2], 4096, 2, true);
@@ -127,7 +128,9 @@ fn prefill() -> Vec<Case> {
             RbPrefill {
                 layout: llama(&[4096; 3], 4096, false),
                 residual: None,
+                most: 2048,
                 by_rows: false,
+                warp_tiles: 4,
             },
         ),
         case(
@@ -135,7 +138,9 @@ fn prefill() -> Vec<Case> {
             RbPrefill {
                 layout: llama(&[11008; 2], 4096, true),
                 residual: None,
+                most: 2048,
                 by_rows: false,
+                warp_tiles: 4,
             },
         ),
         case(
@@ -143,7 +148,9 @@ fn prefill() -> Vec<Case> {
             RbPrefill {
                 layout: odd,
                 residual: Some(42),
+                most: 2048,
                 by_rows: false,
+                warp_tiles: 2,
             },
         ),
     ]

@@ -110,7 +110,7 @@ fn nothing_is_left_behind_and_nothing_overwritten() {
     assert!(text(make("llama2", &out, &packed(9))).contains("9 paths"));
     assert!(text(make("absent", &out, &packed(1))).contains("absent"));
     let nowhere = dir.path().join("x/m");
-    assert!(text(make("llama2", &nowhere, &packed(1))).contains("No such file"));
+    assert!(text(make("llama2", &nowhere, &packed(1))).contains("there is no folder"));
     assert_eq!(entries(), 0);
     fs::create_dir(&out).unwrap();
     make("llama2", &out, &packed(1)).unwrap();

@@ -34,19 +34,9 @@ pub(super) fn write(
         total: plan.iter().map(|t| t.bytes).sum(),
         progress,
     };
-    let mut map = Map::new();
-    for (i, shard) in shards.iter().enumerate() {
-        let name = file_name(i, shards.len());
-        writer.shard(&folder.path().join(&name), shard)?;
-        map.extend(shard.iter().map(|t| (t.name.clone(), json!(name))));
-    }
+    let files = writer.fill(folder.path(), config, &shards);
+    files.map_err(|error| in_place(error, folder.path(), out))?;
     let total = writer.total;
-    if shards.len() > 1 {
-        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        let text = format!("{index:#}\n");
-        write_file(&folder.path().join("model.safetensors.index.json"), &text)?;
-    }
-    write_file(&folder.path().join("config.json"), config)?;
     fs::rename(folder.path(), out).map_err(Error::io(out))?;
     // The folder has its name now: there is nothing left to clean up.
     let _ = folder.keep();
@@ -55,6 +45,20 @@ pub(super) fn write(
         files: shards.len(),
         bytes: total,
     })
+}
+
+/// An error that names a file where the user looks for it, not by its temporary name.
+fn in_place(error: Error, folder: &Path, out: &Path) -> Error {
+    match error {
+        Error::Io { path, source } => {
+            let path = match path.strip_prefix(folder) {
+                Ok(name) => out.join(name),
+                Err(_) => path,
+            };
+            Error::Io { path, source }
+        }
+        error => error,
+    }
 }
 
 /// A new folder beside `out`, which must be empty or absent.
@@ -72,6 +76,10 @@ fn temporary_folder(out: &Path) -> Result<TempDir, Error> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
+    if !parent.is_dir() {
+        let reason = format!("there is no folder {}", parent.display());
+        return Err(Error::file(out, reason));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".rabitc-synth-");
     #[cfg(unix)]
@@ -80,7 +88,9 @@ fn temporary_folder(out: &Path) -> Result<TempDir, Error> {
         // What `mkdir` would ask for: the result is an ordinary folder, not a private one.
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
-    builder.tempdir_in(parent).map_err(Error::io(parent))
+    let folder = builder.tempdir_in(parent);
+    // Without the temporary name.
+    folder.map_err(|e| Error::io(parent)(e.kind().into()))
 }
 
 /// Cuts the plan into files of at most `limit` bytes, or of one tensor.
@@ -145,6 +155,22 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Writes all files of the checkpoint to `folder`.
+    fn fill(&mut self, folder: &Path, config: &str, shards: &[Vec<&Planned>]) -> Result<(), Error> {
+        let mut map = Map::new();
+        for (i, shard) in shards.iter().enumerate() {
+            let name = file_name(i, shards.len());
+            self.shard(&folder.join(&name), shard)?;
+            map.extend(shard.iter().map(|t| (t.name.clone(), json!(name))));
+        }
+        if shards.len() > 1 {
+            let index = json!({"metadata": {"total_size": self.total}, "weight_map": map});
+            let text = format!("{index:#}\n");
+            write_file(&folder.join("model.safetensors.index.json"), &text)?;
+        }
+        write_file(&folder.join("config.json"), config)
+    }
+
     fn shard(&mut self, path: &Path, tensors: &[&Planned]) -> Result<(), Error> {
         let mut file = File::create_new(path).map_err(Error::io(path))?;
         file.write_all(&header(tensors)).map_err(Error::io(path))?;

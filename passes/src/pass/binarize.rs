@@ -12,7 +12,7 @@ use rabitc_ir::{DType, Graph, GraphError, NodeId, Op, Type};
 
 use super::head::HEAD;
 use crate::PassError;
-use crate::options::{HeadForm, Options};
+use crate::options::{HeadForm, Options, Pattern};
 
 /// Suffix of the output scales' name.
 pub const G_SUFFIX: &str = ".rb_g";
@@ -20,7 +20,15 @@ pub const G_SUFFIX: &str = ".rb_g";
 pub const H_SUFFIX: &str = ".rb_h";
 
 /// Rewrites every dense layer that the options do not keep.
+///
+/// # Errors
+/// A pattern of layers to be kept dense that no dense layer's name matches.
 pub fn run(graph: &mut Graph, options: &Options) -> Result<(), PassError> {
+    if let Some(pattern) = unmatched(graph, &options.keep_dense_layers) {
+        let pattern = pattern.text();
+        let reason = format!("no dense linear layer has a name that matches `{pattern}`");
+        return Err(PassError::Other(reason));
+    }
     for id in graph.order() {
         let Some(paths) = paths_of(graph, id, options) else {
             continue;
@@ -31,6 +39,18 @@ pub fn run(graph: &mut Graph, options: &Options) -> Result<(), PassError> {
         }
     }
     Ok(())
+}
+
+/// The first pattern that the name of no dense linear layer matches: most likely a mistake.
+pub fn unmatched<'a>(graph: &Graph, patterns: &'a [Pattern]) -> Option<&'a Pattern> {
+    let layers = graph.order().into_iter();
+    let layers: Vec<&str> = layers
+        .filter(|id| matches!(graph.op(*id), Op::Linear(_)))
+        .map(|id| graph.node(id).name.as_str())
+        .collect();
+    patterns
+        .iter()
+        .find(|p| !layers.iter().any(|name| p.matches(name)))
 }
 
 /// How many paths the layer `id` gets, if it is a dense layer to be binarized.

@@ -1,7 +1,7 @@
 //! The CUDA driver behind functions that return errors and handles that clean up.
 //!
 //! The library is looked for when it is first asked for, so that a program runs without one. All
-//! `unsafe` calls into it are here and in the two modules beside this one that launch kernels.
+//! `unsafe` calls into it are here and in the modules beside this one.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use cudarc::driver::sys;
 use rabitc_rbx::SmArch;
 
 use crate::error::Error;
+
+pub use super::memory::DeviceMemory;
 
 /// Turns a driver's answer into an error that says what was tried.
 ///
@@ -34,7 +36,7 @@ pub fn check(code: sys::CUresult, what: &str) -> Result<(), Error> {
     })
 }
 
-fn fail<T>(reason: impl Into<String>) -> Result<T, Error> {
+pub(super) fn fail<T>(reason: impl Into<String>) -> Result<T, Error> {
     Err(Error::Cuda {
         reason: reason.into(),
     })
@@ -237,123 +239,6 @@ impl Drop for Device {
         unsafe {
             sys::cuStreamDestroy_v2(self.stream);
             sys::cuDevicePrimaryCtxRelease_v2(self.handle);
-        }
-    }
-}
-
-/// Zeroed device memory.
-pub struct DeviceMemory {
-    device: Arc<Device>,
-    address: sys::CUdeviceptr,
-    bytes: usize,
-}
-
-impl DeviceMemory {
-    /// `bytes` bytes for `what`, at least one.
-    ///
-    /// # Errors
-    /// Less memory than that is free.
-    pub fn zeroed(
-        device: &Arc<Device>,
-        bytes: usize,
-        what: &'static str,
-    ) -> Result<DeviceMemory, Error> {
-        let bytes = bytes.max(1);
-        let free = device.free_bytes()?;
-        let needed = bytes;
-        let ordinal = device.ordinal;
-        let refused = Error::DeviceMemory {
-            what,
-            needed,
-            free,
-            device: ordinal,
-        };
-        if bytes > free {
-            return Err(refused);
-        }
-        let mut address = 0;
-        // SAFETY: the pointer is to a local; the memory set is what was just allocated.
-        unsafe {
-            if sys::cuMemAlloc_v2(&mut address, bytes) != sys::CUresult::CUDA_SUCCESS {
-                return Err(refused);
-            }
-            check(
-                sys::cuMemsetD8Async(address, 0, bytes, device.stream),
-                "clearing device memory",
-            )?;
-        }
-        Ok(DeviceMemory {
-            device: Arc::clone(device),
-            address,
-            bytes,
-        })
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The address of byte `offset`.
-    pub fn at(&self, offset: usize) -> u64 {
-        self.address + offset as u64
-    }
-
-    /// Sets `bytes` bytes from byte `offset` on to zero, in stream order.
-    ///
-    /// # Errors
-    /// A range outside the memory, or a device that was lost.
-    pub fn clear(&self, offset: usize, bytes: usize) -> Result<(), Error> {
-        self.check_range(offset, bytes)?;
-        // SAFETY: the range exists.
-        let code = unsafe { sys::cuMemsetD8Async(self.at(offset), 0, bytes, self.device.stream) };
-        check(code, "clearing device memory")
-    }
-
-    /// Copies `from` to byte `offset` on, in stream order.
-    ///
-    /// # Errors
-    /// A range outside the memory, or a device that was lost.
-    pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
-        self.check_range(offset, from.len())?;
-        let (source, stream) = (from.as_ptr().cast::<c_void>(), self.device.stream);
-        // SAFETY: both ranges exist. The source is pageable: the driver has read it when the call
-        // returns.
-        let code =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(self.at(offset), source, from.len(), stream) };
-        check(code, "copying to the device")
-    }
-
-    /// Copies from byte `offset` on to `to` and waits for it.
-    ///
-    /// # Errors
-    /// A range outside the memory, or a kernel before that failed.
-    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Error> {
-        self.check_range(offset, to.len())?;
-        let (target, stream) = (to.as_mut_ptr().cast::<c_void>(), self.device.stream);
-        // SAFETY: both ranges exist, and the copy has ended before `to` is used again.
-        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target, self.at(offset), to.len(), stream) };
-        check(code, "copying from the device")?;
-        self.device.synchronize()
-    }
-
-    fn check_range(&self, offset: usize, bytes: usize) -> Result<(), Error> {
-        match offset.checked_add(bytes) {
-            Some(end) if end <= self.bytes => Ok(()),
-            _ => fail(format!(
-                "{bytes} bytes at {offset} are outside a buffer of {}",
-                self.bytes
-            )),
-        }
-    }
-}
-
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed`. Freeing waits for kernels that use it.
-        unsafe {
-            sys::cuCtxSetCurrent(self.device.context);
-            sys::cuMemFree_v2(self.address);
         }
     }
 }

@@ -66,6 +66,21 @@ impl Kernel {
         })
     }
 
+    /// Has a multiprocessor that runs the kernel give all of its first-level memory to shared memory,
+    /// not only what blocks of this kernel use. Otherwise blocks of the next one cannot join them
+    /// there before they have ended: the division changes only while nothing runs.
+    ///
+    /// # Errors
+    /// A driver that refuses.
+    pub fn prefer_shared_memory(&self) -> Result<(), Error> {
+        let attribute =
+            sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        let percent = sys::CUshared_carveout_enum::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+        // SAFETY: the function belongs to a module that is loaded.
+        let code = unsafe { sys::cuFuncSetAttribute(self.function, attribute, percent) };
+        check(code, "dividing the memory of multiprocessors")
+    }
+
     /// Launches `grid` blocks on the device's stream; none if a dimension is 0.
     ///
     /// # Errors

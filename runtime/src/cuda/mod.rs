@@ -11,6 +11,7 @@ mod choose;
 pub mod driver;
 pub mod graph;
 pub mod launch;
+mod memory;
 pub mod model;
 mod places;
 pub mod profile;

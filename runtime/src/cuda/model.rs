@@ -45,9 +45,13 @@ impl CudaModel {
             let image = code.get(start..).and_then(|c| c.get(..length));
             let image =
                 image.ok_or_else(|| plan_error(format!("has no code for {}", kernel.name)))?;
-            Kernel::load(&device, kernel, image)
+            let loaded = Kernel::load(&device, kernel, image)?;
+            if kernel.overlaps {
+                loaded.prefer_shared_memory()?;
+            }
+            Ok(loaded)
         });
-        let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
+        let kernels = kernels.collect::<Result<Vec<_>, Error>>()?;
         let mut end = 0;
         let mut reserve = |bytes: usize| {
             let start = end;

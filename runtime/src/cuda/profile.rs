@@ -2,17 +2,34 @@
 
 use cudarc::driver::sys;
 use rabitc_rbx::GpuTarget;
+use serde::Serialize;
 
 use super::driver::{Device, check};
 use super::graph::Graph;
 use super::session::CudaSession;
 use crate::error::Error;
 
+/// What a part of a step consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// All launches of one kernel.
+    Kernel,
+    /// Launches of several kernels, which are parts themselves.
+    Group,
+    /// All launches.
+    Step,
+}
+
 /// One part of a step.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What it is.
+    /// What it consists of.
+    pub kind: Kind,
+    /// The kernel, or what the group is.
     pub name: String,
+    /// The nodes that its launches compute, in order; of a kernel only.
+    pub nodes: Vec<String>,
     /// Launches of it in a step.
     pub launches: usize,
     /// Microseconds that they take when they follow each other, in all.
@@ -82,15 +99,20 @@ impl CudaSession {
         names.dedup();
         let mut parts = Vec::new();
         for kernel in names {
-            parts.push(self.part(target, run, name(kernel), &|k| k == kernel)?);
+            let name = name(kernel);
+            parts.push(self.part(target, run, Kind::Kernel, name, &|k| k == kernel)?);
         }
         let product = |k: usize| {
             let name = &target.kernels[k].name;
             name.starts_with("rb_") && !name.starts_with("rb_prepare")
         };
-        parts.push(self.part(target, run, PRODUCTS.into(), &product)?);
-        parts.push(self.part(target, run, OTHERS.into(), &|k| !product(k))?);
-        parts.push(self.part(target, run, STEP.into(), &|_| true)?);
+        let mut group = |kind, name: &str, wanted: &dyn Fn(usize) -> bool| {
+            parts.push(self.part(target, run, kind, name.into(), wanted)?);
+            Ok::<_, Error>(())
+        };
+        group(Kind::Group, PRODUCTS, &product)?;
+        group(Kind::Group, OTHERS, &|k| !product(k))?;
+        group(Kind::Step, STEP, &|_| true)?;
         Ok(Profile {
             read_bandwidth: self.read_bandwidth(target)?,
             parts,
@@ -102,6 +124,7 @@ impl CudaSession {
         &self,
         target: &GpuTarget,
         run: Run,
+        kind: Kind,
         name: String,
         wanted: &dyn Fn(usize) -> bool,
     ) -> Result<Part, Error> {
@@ -117,12 +140,13 @@ impl CudaSession {
                 .try_for_each(|l| l.run(&model.kernels, run.tokens, run.rows))
         })?;
         let steps = target.programs[run.program].steps.iter();
-        let bytes = steps
-            .filter(|s| wanted(s.kernel))
-            .map(|s| model.bytes_read(target, s))
-            .sum();
+        let steps: Vec<_> = steps.filter(|s| wanted(s.kernel)).collect();
+        let bytes = steps.iter().map(|s| model.bytes_read(target, s)).sum();
+        let nodes = steps.iter().filter(|_| kind == Kind::Kernel);
         Ok(Part {
+            kind,
             name,
+            nodes: nodes.map(|s| s.node.clone()).collect(),
             launches: launches.len(),
             microseconds: median_time(
                 &model.device,

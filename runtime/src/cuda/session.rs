@@ -35,15 +35,30 @@ pub struct CudaSession {
 pub(super) struct ReadyProgram {
     launches: Vec<ReadyLaunch>,
     max_tokens: usize,
+    max_rows: usize,
+    /// Index of the first launch that works on rows.
+    head: usize,
     /// Byte offset of the logits in the session's memory.
     pub logits: usize,
     arena_bytes: usize,
 }
 
 impl ReadyProgram {
-    /// Launches everything for `tokens` tokens and `rows` rows.
+    /// Launches everything for `tokens` tokens and up to [`Self::max_rows`] rows.
     pub fn run(&self, kernels: &[Kernel], tokens: usize, rows: usize) -> Result<(), Error> {
-        let mut launches = self.launches.iter();
+        self.run_body(kernels, tokens)?;
+        self.run_head(kernels, tokens, rows)
+    }
+
+    /// Launches what works on all tokens.
+    fn run_body(&self, kernels: &[Kernel], tokens: usize) -> Result<(), Error> {
+        let mut launches = self.launches[..self.head].iter();
+        launches.try_for_each(|l| l.run(kernels, tokens, 0))
+    }
+
+    /// Launches what works on rows.
+    fn run_head(&self, kernels: &[Kernel], tokens: usize, rows: usize) -> Result<(), Error> {
+        let mut launches = self.launches[self.head..].iter();
         launches.try_for_each(|l| l.run(kernels, tokens, rows))
     }
 }
@@ -112,6 +127,8 @@ impl CudaSession {
         Ok(ReadyProgram {
             launches: launches.collect::<Result<_, _>>()?,
             max_tokens: program.max_tokens,
+            max_rows: program.max_rows,
+            head: program.head,
             logits: self.places.arena + program.logits,
             arena_bytes: program.arena_bytes,
         })
@@ -144,7 +161,7 @@ impl CudaSession {
         let device = &self.model.device;
         for program in &self.programs {
             let most = program.max_tokens;
-            let all = || program.run(&self.model.kernels, most, most);
+            let all = || program.run(&self.model.kernels, most, program.max_rows);
             let recorded = (most <= RECORDED).then(|| Graph::record(device, all));
             self.steps.push(recorded.transpose()?);
         }
@@ -217,25 +234,43 @@ impl CudaSession {
         position: usize,
     ) -> Result<&[f32], Error> {
         self.model.device.bind()?;
-        self.write_inputs(ids, rows, position)?;
-        let ready = &self.programs[program];
-        match (&self.steps[program], rows) {
-            (Some(graph), [_, ..]) => graph.run()?,
-            _ => ready.run(&self.model.kernels, ids.len(), rows.len())?,
-        }
+        let max_rows = self.programs[program].max_rows;
+        let at_once = rows.len().min(max_rows);
+        self.write_inputs(ids, &rows[..at_once], position)?;
         let count = rows.len() * self.vocab;
         self.logits.resize(count.max(self.logits.len()), 0.0);
-        let logits = &mut self.logits[..count];
-        if count > 0 {
-            self.memory
-                .read(ready.logits, bytemuck::cast_slice_mut(logits))?;
-        } else {
+        match (&self.steps[program], rows) {
+            (Some(graph), [_, ..]) => graph.run()?,
+            (_, []) => self.programs[program].run_body(&self.model.kernels, ids.len())?,
+            _ => self.programs[program].run(&self.model.kernels, ids.len(), at_once)?,
+        }
+        if rows.is_empty() {
             self.model.device.synchronize()?;
         }
-        Ok(logits)
+        for (number, block) in rows.chunks(max_rows).enumerate() {
+            if number > 0 {
+                self.write_inputs(ids, block, position)?;
+                let ready = &self.programs[program];
+                ready.run_head(&self.model.kernels, ids.len(), block.len())?;
+            }
+            let start = number * max_rows * self.vocab;
+            let logits = &mut self.logits[start..start + block.len() * self.vocab];
+            self.memory.read(
+                self.programs[program].logits,
+                bytemuck::cast_slice_mut(logits),
+            )?;
+        }
+        Ok(&self.logits[..count])
     }
 
-    /// Runs a program one launch at a time; `observe` sees the arena after each.
+    /// Rows that a step for `tokens` tokens computes together at most.
+    pub(crate) fn max_rows(&self, tokens: usize) -> usize {
+        let program = self.program(tokens);
+        program.map_or(0, |i| self.programs[i].max_rows.min(tokens))
+    }
+
+    /// Runs a program one launch at a time, for rows that are computed together; `observe` sees the
+    /// arena after each.
     pub(crate) fn trace(
         &mut self,
         program: usize,
@@ -245,6 +280,12 @@ impl CudaSession {
         observe: &mut dyn FnMut(usize, usize, &[u8]),
     ) -> Result<(), Error> {
         self.model.device.bind()?;
+        let ready = &self.programs[program];
+        if rows.len() > ready.max_rows {
+            let (rows, most) = (rows.len(), ready.max_rows);
+            let reason = format!("{rows} rows in a step that is traced, the most is {most}");
+            return Err(Error::Step { reason });
+        }
         self.write_inputs(ids, rows, position)?;
         let ready = &self.programs[program];
         let mut arena = vec![0; ready.arena_bytes];

@@ -82,8 +82,12 @@ impl Workbench {
         if kernel.params.len() > MOST_PARAMS {
             return Err(fails("too many parameters"));
         }
+        let loaded = Kernel::load(&self.device, kernel, cubin)?;
+        if kernel.overlaps {
+            loaded.prefer_shared_memory()?;
+        }
         Ok(Tool {
-            kernel: Kernel::load(&self.device, kernel, cubin)?,
+            kernel: loaded,
             name: kernel.name.clone(),
             params: kernel.params.len(),
         })

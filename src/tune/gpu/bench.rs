@@ -1,7 +1,10 @@
 //! The candidates of one product on a card: compiled, checked, ready to be launched.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
+use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
@@ -9,17 +12,19 @@ use rabitc_codegen::kernels::Float;
 use rabitc_runtime::cuda::driver::DeviceMemory;
 use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
 
-use super::problem::Problem;
+use super::problem::{Problem, Stored};
 use crate::compile::gpu::{compile_all, kernel};
 
 /// Candidates that are measured at most: those that the cost model likes best.
-const MOST_CANDIDATES: usize = 48;
+const MOST_CANDIDATES: usize = 32;
 /// Candidates that the model thinks this many times slower than its best are left out.
 const HOPELESS: f64 = 3.0;
 /// Copies of a layer start at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 /// Random bytes that stand for signs.
 const PATTERN: usize = 1 << 20;
+/// Prepared inputs hold a multiple of so many tokens.
+const UNIT_TOKENS: usize = 256;
 
 /// A product's memory on a card, and its candidates.
 pub struct Bench<'a> {
@@ -35,10 +40,21 @@ struct Memory {
     signs: DeviceMemory,
     g: DeviceMemory,
     h: DeviceMemory,
+    /// h in the order of the products of many tokens.
+    h_steps: DeviceMemory,
     x: DeviceMemory,
+    /// x as the candidates want it that do not read it as it is.
+    prepared: Vec<Prepared>,
     residual: DeviceMemory,
     out: DeviceMemory,
     state: DeviceMemory,
+}
+
+/// x in f16, in an order.
+struct Prepared {
+    order: Order,
+    x: DeviceMemory,
+    factor: DeviceMemory,
 }
 
 struct Ready {
@@ -50,7 +66,7 @@ struct Ready {
 
 impl<'a> Bench<'a> {
     /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
-    /// what every candidate computes.
+    /// what every candidate computes for a layer.
     ///
     /// # Errors
     /// A candidate that does not compile, spills or computes something else; memory that the card
@@ -59,9 +75,10 @@ impl<'a> Bench<'a> {
         bench: &'a Workbench,
         compiler: &Compiler,
         product: &'a Product,
+        stored: Rc<Stored>,
         copies: usize,
     ) -> Result<Bench<'a>> {
-        let problem = Problem::random(&product.task, 3)?;
+        let problem = Problem::new(&product.task, stored);
         let memory = Memory::new(bench, compiler, product, &problem, copies)?;
         let mut all = Bench {
             bench,
@@ -71,6 +88,7 @@ impl<'a> Bench<'a> {
             candidates: Vec::new(),
         };
         all.candidates = all.compile(compiler)?;
+        all.prepare(compiler)?;
         for candidate in 0..all.candidates() {
             all.check(candidate)
                 .with_context(|| all.describe(candidate).0)?;
@@ -108,23 +126,46 @@ impl<'a> Bench<'a> {
             ready.push(Ready {
                 tool,
                 params: source.params.clone(),
-                grid: [tried[index].blocks as u32, 1, 1],
+                grid: [tried[index].grid[0] as u32, tried[index].grid[1] as u32, 1],
                 index,
             });
         }
         Ok(ready)
     }
 
+    /// Makes the inputs of candidates that do not read x as it is.
+    fn prepare(&mut self, compiler: &Compiler) -> Result<()> {
+        let orders = self.candidates.iter().map(|c| self.order(c));
+        for order in orders.flatten().collect::<Vec<_>>() {
+            if self.memory.prepared.iter().any(|p| p.order == order) {
+                continue;
+            }
+            let prepared =
+                Prepared::new(self.bench, compiler, self.product, order, &self.memory.x)?;
+            self.memory.prepared.push(prepared);
+        }
+        Ok(())
+    }
+
+    fn order(&self, candidate: &Ready) -> Option<Order> {
+        self.product.candidates[candidate.index].input
+    }
+
     /// A launch of a candidate on copy `n` of the signs.
     pub fn launch(&self, candidate: usize, n: usize) -> Launch<'_> {
         let (memory, ready) = (&self.memory, &self.candidates[candidate]);
-        let place = |name: &String| match &name[..] {
-            "signs" => (&memory.signs, n * stride(self.product)),
-            "g" => (&memory.g, 0),
-            "h" => (&memory.h, 0),
-            "x" => (&memory.x, 0),
-            "residual" => (&memory.residual, 0),
-            "state" => (&memory.state, 0),
+        let order = self.order(ready);
+        let prepared = memory.prepared.iter().find(|p| Some(p.order) == order);
+        let place = |name: &String| match (&name[..], prepared) {
+            ("signs", _) => (&memory.signs, n * stride(self.product)),
+            ("g", _) => (&memory.g, 0),
+            ("h", _) => (&memory.h, 0),
+            ("h_steps", _) => (&memory.h_steps, 0),
+            ("x", Some(prepared)) => (&prepared.x, 0),
+            ("x", None) => (&memory.x, 0),
+            ("factor", Some(prepared)) => (&prepared.factor, 0),
+            ("residual", _) => (&memory.residual, 0),
+            ("state", _) => (&memory.state, 0),
             // `out`, or `gated`; `check` notices whatever else it might be.
             _ => (&memory.out, 0),
         };
@@ -135,16 +176,21 @@ impl<'a> Bench<'a> {
     }
 
     fn check(&self, candidate: usize) -> Result<()> {
-        let mut out = vec![f32::NAN; self.product.task.tokens * self.product.task.columns];
-        self.memory.out.write(0, bytemuck::cast_slice(&out))?;
-        self.bench.run(&[self.launch(candidate, 0)])?;
-        self.memory
-            .out
-            .read(0, bytemuck::cast_slice_mut(&mut out))?;
-        match out.iter().position(|v| v.is_nan()) {
-            Some(n) => bail!("element {n} is not written"),
-            None => self.problem.check(&out),
+        let columns = self.product.task.columns;
+        let (mut row, out) = (vec![f32::NAN; columns], &self.memory.out);
+        let bytes = columns * 4;
+        for token in self.problem.tokens() {
+            out.write(token * bytes, bytemuck::cast_slice(&row))?;
         }
+        self.bench.run(&[self.launch(candidate, 0)])?;
+        for token in self.problem.tokens() {
+            out.read(token * bytes, bytemuck::cast_slice_mut(&mut row))?;
+            if let Some(n) = row.iter().position(|v| v.is_nan()) {
+                bail!("token {token}, column {n} is not written");
+            }
+            self.problem.check(token, &row)?;
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +225,8 @@ impl Memory {
             signs: bench.memory(sign_bytes.ok_or_else(|| anyhow!("too many signs"))?)?,
             g: bench.memory(layout.scale_count() * 4)?,
             h: bench.memory(layout.h_count() * 2)?,
+            h_steps: bench.memory(layout.h_count() * 2)?,
+            prepared: Vec::new(),
             x: filled(bytemuck::cast_slice(&problem.input()))?,
             residual: filled(bytemuck::cast_slice(problem.residual()))?,
             out: bench.memory(task.tokens * task.columns * 4)?,
@@ -197,8 +245,8 @@ impl Memory {
         problem: &Problem,
     ) -> Result<()> {
         let (arch, layout) = (product.arch, &product.task.layout);
-        let (signs, g, h) = problem.stored();
-        let pattern: Vec<u8> = signs.iter().copied().cycle().take(PATTERN).collect();
+        let stored = problem.stored();
+        let pattern: Vec<u8> = stored.signs.iter().copied().cycle().take(PATTERN).collect();
         for at in (0..self.signs.bytes()).step_by(PATTERN) {
             let length = PATTERN.min(self.signs.bytes() - at);
             self.signs.write(at, &pattern[..length])?;
@@ -215,19 +263,18 @@ impl Memory {
         let sources = [repack.source(arch), fold.source(arch)];
         let compiled = compile_all(compiler, &sources, arch)?;
         let [stored_signs, stored_g, stored_h] = [
-            &signs[..],
-            bytemuck::cast_slice(&g),
-            bytemuck::cast_slice(h),
+            &stored.signs[..],
+            bytemuck::cast_slice(&stored.g),
+            bytemuck::cast_slice(stored.h()),
         ]
         .map(|bytes| {
             let memory = bench.memory(bytes.len())?;
             memory.write(0, bytes).map(|()| memory)
         });
         let (stored_signs, stored_g, stored_h) = (stored_signs?, stored_g?, stored_h?);
-        let h_steps = bench.memory(layout.h_count() * 2)?;
         let places = [
             vec![&stored_signs, &self.signs],
-            vec![&stored_g, &stored_h, &self.g, &self.h, &h_steps],
+            vec![&stored_g, &stored_h, &self.g, &self.h, &self.h_steps],
         ];
         let blocks = [repack.grid(), fold.grid()];
         for (n, places) in places.into_iter().enumerate() {
@@ -239,5 +286,41 @@ impl Memory {
             bench.run(&[launch])?;
         }
         Ok(())
+    }
+}
+
+impl Prepared {
+    /// `x` in an order, by the kernel that a model would use.
+    fn new(
+        bench: &Workbench,
+        compiler: &Compiler,
+        product: &Product,
+        order: Order,
+        x: &DeviceMemory,
+    ) -> Result<Prepared> {
+        let (task, d_in) = (&product.task, product.task.layout.stored.d_in);
+        let prepare = RbPrepare {
+            d_in,
+            x_stride: task.x_stride,
+            x_aligned: task.x_stride.is_multiple_of(4) && d_in.is_multiple_of(4),
+            before: Before::Nothing,
+            order,
+        };
+        let tokens = task.tokens.next_multiple_of(UNIT_TOKENS);
+        let bytes = (prepare.padded() * 2).checked_mul(tokens);
+        let prepared = Prepared {
+            order,
+            x: bench.memory(bytes.ok_or_else(|| anyhow!("too many tokens"))?)?,
+            factor: bench.memory(tokens * 4)?,
+        };
+        let source = prepare.source(product.arch);
+        let compiled = compile_all(compiler, std::slice::from_ref(&source), product.arch)?;
+        let tool = bench.load(&kernel(&source, &compiled[0]), &compiled[0].cubin)?;
+        let args = vec![(x, 0), (&prepared.x, 0), (&prepared.factor, 0)];
+        // SAFETY: the kernel reads the tokens of the task, which `x` was sized by, and writes as many
+        // rows of `padded` f16 elements.
+        let launch = unsafe { Launch::new(&tool, [task.tokens as u32, 1, 1], args) };
+        bench.run(&[launch])?;
+        Ok(prepared)
     }
 }

@@ -5,6 +5,7 @@
 //! once, each with signs of its own; a chain has so many links that their signs come from memory. A
 //! candidate is measured in its place in the chain, with the other products cut as chosen so far.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_runtime::cuda::workbench::{Recording, Workbench};
 
 use super::bench::{Bench, stride};
+use super::problem::Stored;
 
 /// Every candidate is measured at least so often, however small the budget.
 const LEAST_ROUNDS: usize = 4;
@@ -22,6 +24,11 @@ const MOST_ROUNDS: usize = 200;
 const REPLAYS: usize = 2;
 /// Links of a chain: enough that its beginning does not count, and that signs come from memory.
 const LINKS: std::ops::RangeInclusive<usize> = 16..=64;
+/// The same for products of more than [`FEW`] tokens, which take long and read signs in passing.
+const LINKS_OF_MANY: usize = 4;
+const FEW: usize = 16;
+/// Seed of the layers.
+const SEED: u64 = 3;
 /// Bytes that a chain reads, as a multiple of the L2 cache.
 const CACHES: usize = 4;
 
@@ -35,7 +42,8 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// Makes every candidate of every product ready; the cost model's choices are in use.
+    /// Makes every candidate of every product ready; the cost model's choices are in use. `layers` are
+    /// random ones that are there already, and take in those that are new.
     ///
     /// # Errors
     /// As [`Bench::new`].
@@ -43,14 +51,24 @@ impl<'a> Chain<'a> {
         bench: &'a Workbench,
         compiler: &Compiler,
         products: &[&'a Product],
+        layers: &mut Vec<Rc<Stored>>,
         tick: &mut dyn FnMut(&Product),
     ) -> Result<Chain<'a>> {
         let bytes: usize = products.iter().map(|p| stride(p)).sum();
         let wanted = (CACHES * bench.device().info.l2).div_ceil(bytes.max(1));
-        let links = wanted.clamp(*LINKS.start(), *LINKS.end());
+        let links = match products.iter().all(|p| p.task.tokens <= FEW) {
+            true => wanted.clamp(*LINKS.start(), *LINKS.end()),
+            false => LINKS_OF_MANY,
+        };
         let ready = products.iter().map(|product| {
             tick(product);
-            Bench::new(bench, compiler, product, links)
+            let layout = &product.task.layout.stored;
+            let known = layers.iter().find(|layer| layer.has(layout)).cloned();
+            let layer = known.unwrap_or_else(|| {
+                layers.push(Rc::new(Stored::random(layout, SEED)));
+                layers[layers.len() - 1].clone()
+            });
+            Bench::new(bench, compiler, product, layer, links)
         });
         Ok(Chain {
             bench,

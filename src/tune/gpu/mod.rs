@@ -8,9 +8,11 @@ mod bench;
 mod chain;
 pub mod demand;
 pub mod entry;
+pub mod gain;
 mod problem;
 pub mod tables;
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -23,6 +25,7 @@ use super::cache::Timing;
 use bench::Bench;
 use chain::Chain;
 use entry::{Gpu, GpuCandidate, GpuEntry};
+use problem::Stored;
 
 /// What is tuned, where, and for how long.
 pub struct Request<'a> {
@@ -38,6 +41,10 @@ pub struct Request<'a> {
 
 /// What was found of the products of one program.
 pub struct Tuned {
+    /// The program.
+    pub program: &'static str,
+    /// The kind of its kernels, see [`Cut::KIND`](rabitc_codegen::cuda::plan::product::Cut::KIND).
+    pub kind: &'static str,
     /// The products.
     pub products: Vec<TunedProduct>,
     /// Links of the chain in a run of the program: layers, where all are alike.
@@ -67,16 +74,16 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
     let mut programs: Vec<Vec<&Product>> = Vec::new();
     for product in request.products {
         match programs.last_mut() {
-            Some(last) if last[0].task.tokens == product.task.tokens => last.push(product),
+            Some(last) if last[0].program == product.program => last.push(product),
             _ => programs.push(vec![product]),
         }
     }
-    let mut tuned = Vec::new();
+    let (mut tuned, mut layers) = (Vec::new(), Vec::new());
     for (n, products) in programs.iter().enumerate() {
         let left = request.budget.saturating_sub(start.elapsed());
         let share = left / (programs.len() - n) as u32;
         let mut tick = |problem: &str| progress(problem, start.elapsed());
-        tuned.push(program(request, products, share, &mut tick)?);
+        tuned.push(program(request, products, &mut layers, share, &mut tick)?);
     }
     Ok(tuned)
 }
@@ -85,12 +92,14 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
 fn program(
     request: &Request<'_>,
     products: &[&Product],
+    layers: &mut Vec<Rc<Stored>>,
     budget: Duration,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Tuned> {
     let start = Instant::now();
     let mut prepared = |p: &Product| progress(&p.problem);
-    let mut chain = Chain::new(request.bench, request.compiler, products, &mut prepared)?;
+    let (bench, compiler) = (request.bench, request.compiler);
+    let mut chain = Chain::new(bench, compiler, products, layers, &mut prepared)?;
     let mut found = Vec::new();
     for (place, product) in products.iter().enumerate() {
         // One share more for the comparison.
@@ -106,6 +115,8 @@ fn program(
     let left = budget.saturating_sub(start.elapsed());
     let times = chain.compare(&choices, left, &mut || progress("all products"))?;
     Ok(Tuned {
+        program: products[0].program,
+        kind: products[0].kind,
         products: found,
         links: products.iter().map(|p| p.launches).max().unwrap_or(1),
         link_ns: [median(&times[0]), median(&times[1])],

@@ -8,9 +8,8 @@ use rabitc_rbx::SmArch;
 use super::super::cache::Cache;
 use super::entry::GpuEntry;
 
-/// Tables that come with this program, one a card: file below `data/tune/`, and its text. There is
-/// none for the kernels as they are.
-const SHIPPED: [(&str, &str); 0] = [];
+/// Tables that come with this program, one a card: each file in `data/tune/`, and its text.
+const SHIPPED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/tune_tables.rs"));
 
 /// Measured times by product.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +26,15 @@ impl GpuTables {
     /// # Errors
     /// A table that cannot be read, which is a defect of this program.
     pub fn shipped() -> Result<GpuTables> {
+        GpuTables::of_texts(SHIPPED)
+    }
+
+    /// The tables with these names and texts.
+    fn of_texts(texts: &[(&str, &str)]) -> Result<GpuTables> {
         let mut shipped = Vec::new();
-        for (name, text) in SHIPPED {
-            shipped.extend(Cache::parse(text).context(name)?.gpus);
+        for (name, text) in texts {
+            let table = Cache::parse(text).with_context(|| format!("data/tune/{name}"))?;
+            shipped.extend(table.gpus);
         }
         Ok(GpuTables {
             own: Vec::new(),
@@ -79,8 +84,13 @@ pub fn generator(product: &Product) -> String {
     )
 }
 
-/// The candidate that takes the least time on all cards, each measured by its own best. `None` if
-/// none was measured on all of them.
+/// What a candidate must gain over the cost model's choice, of the time of a link, to be taken.
+/// Products are measured one after the other, without what stands between them in a model, and what
+/// differs by less may differ the other way there.
+const LEAST_GAIN: f64 = 0.02;
+
+/// The candidate that takes the least time on all cards, each measured by its own best, or the cost
+/// model's if that takes hardly more. `None` if none was measured on all of them.
 fn best(entries: &[GpuEntry], product: &Product) -> Option<(usize, String)> {
     let times = |kernel: &str| {
         let shares = entries
@@ -90,7 +100,13 @@ fn best(entries: &[GpuEntry], product: &Product) -> Option<(usize, String)> {
     };
     let candidates = product.candidates.iter().enumerate();
     let measured = candidates.filter_map(|(n, c)| Some((n, times(&c.spec.name())?)));
-    let (index, _) = measured.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let measured: Vec<(usize, f64)> = measured.collect();
+    let least = *measured.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let first = measured.iter().find(|(n, _)| *n == 0);
+    let index = match first {
+        Some((n, share)) if *share <= least.1 * (1.0 + LEAST_GAIN) => *n,
+        _ => least.0,
+    };
     let mut cards: Vec<&str> = entries.iter().map(|e| &e.gpu.gpu[..]).collect();
     cards.sort_unstable();
     cards.dedup();

@@ -9,14 +9,13 @@ use super::*;
 
 /// The products of a small model.
 fn products() -> Vec<Product> {
-    let config = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/benches/configs/llama-1.1b.json"
-    );
-    let options = GpuOptions {
-        arch: "sm_90".parse().unwrap(),
-        planes: 16,
-    };
+    demanded("llama-1.1b.json", "sm_90".parse().unwrap())
+}
+
+/// The products of a model in `benches/configs/`.
+fn demanded(config: &str, arch: SmArch) -> Vec<Product> {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/configs/").to_owned() + config;
+    let options = GpuOptions { arch, planes: 16 };
     of_config(config.as_ref(), &rabitc_passes::Options::default(), options).unwrap()
 }
 
@@ -99,8 +98,68 @@ fn times_of_other_code_do_not_count() {
     assert_eq!(found.map(|(n, _)| n), Some(1));
 }
 
+/// A table as `tune` writes it into a file.
+fn written(entries: Vec<GpuEntry>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("card.json");
+    Cache::add_gpus(&path, entries).unwrap();
+    std::fs::read_to_string(path).unwrap()
+}
+
 #[test]
-fn what_ships_can_be_read() {
-    let tables = GpuTables::shipped().unwrap();
-    assert!(tables.own.is_empty() && tables.shipped.iter().all(GpuEntry::is_sane));
+fn a_table_that_tune_writes_can_ship() {
+    let products = products();
+    let last = |p: &Product| p.candidates.len() - 1;
+    let entries = products
+        .iter()
+        .map(|p| entry(p, "Card", &[(0, 2.0), (last(p), 1.0)]));
+    let text = written(entries.collect());
+    let tables = GpuTables::of_texts(&[("card.json", &text)]).unwrap();
+    assert!(tables.own.is_empty());
+    for product in &products {
+        let found = tables.find(product);
+        assert_eq!(found, Some((last(product), "measured on Card".into())));
+    }
+    let error = GpuTables::of_texts(&[("card.json", &text[1..])]).unwrap_err();
+    assert!(error.to_string().contains("data/tune/card.json"), "{error}");
+}
+
+/// Whether a table has times of the kernels as they are, for every product of a 7 B model on the
+/// architecture that it is for.
+fn is_current(text: &str) -> bool {
+    let table = GpuTables::of_texts(&[("", text)]).unwrap();
+    let Some(first) = table.shipped.first() else {
+        return false;
+    };
+    let products = demanded("llama2-7b.json", first.gpu.arch);
+    products.iter().all(|p| table.find(p).is_some())
+}
+
+#[test]
+fn what_ships_is_what_is_listed_and_of_these_kernels() {
+    let list = include_str!("../../../data/tune/README.md").lines();
+    let listed: Vec<&str> = list
+        .filter_map(|line| line.strip_prefix("- `")?.split('`').next())
+        .collect();
+    let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, listed, "files in data/tune/, and its README");
+    for (name, text) in SHIPPED {
+        assert!(
+            is_current(text),
+            "data/tune/{name} is of other kernels: measure anew (`scripts/gpu-check … tune`), or \
+             take it out of the folder and its README"
+        );
+    }
+}
+
+#[test]
+fn tables_of_other_kernels_are_noticed() {
+    let products = demanded("llama2-7b.json", "sm_80".parse().unwrap());
+    let all = products.iter().map(|p| entry(p, "Card", &[(0, 1.0)]));
+    let mut entries: Vec<_> = all.collect();
+    assert!(is_current(&written(entries.clone())));
+    entries[0].gpu.generator.push('0');
+    assert!(!is_current(&written(entries.clone())));
+    assert!(!is_current(&written(entries[1..].to_vec())));
+    assert!(!is_current(&written(Vec::new())));
 }

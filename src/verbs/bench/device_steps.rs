@@ -2,26 +2,72 @@
 
 use anyhow::{Context, Result, bail};
 use rabitc_runtime::Session;
-use rabitc_runtime::cuda::profile::{OTHERS, PRODUCTS, Part, Profile, STEP};
+use rabitc_runtime::cuda::profile::{Kind, OTHERS, PRODUCTS, Part, Profile, STEP};
 use serde::Serialize;
 
 use crate::ui::{self, Align, Table};
+use crate::verbs::inspect::group;
 
-/// Measures the parts of a step for each of the numbers of tokens after `depth` positions and gives
-/// a table of them; `None` on the processor.
-pub fn table(session: &mut Session, depth: usize, tokens: &[usize]) -> Result<Option<String>> {
-    if !session.is_on_gpu() {
-        return Ok(None);
-    }
+/// The parts of a step, as `--steps --output json` prints them. The field names are an interface.
+#[derive(Debug, Serialize)]
+pub struct Parts {
+    tokens: usize,
+    bandwidth_bytes_per_second: f64,
+    parts: Vec<PartTime>,
+}
+
+/// One part of a step.
+#[derive(Debug, Serialize)]
+struct PartTime {
+    kind: Kind,
+    /// The kernel, or what the group is.
+    name: String,
+    /// The nodes that its launches compute, those that differ in a number joined; of a kernel only.
+    nodes: Vec<String>,
+    launches: usize,
+    /// Of all its launches, one after the other.
+    microseconds: f64,
+    /// Of weights, where that is known.
+    bytes: u64,
+}
+
+/// Measures the parts of a step for each of the numbers of tokens after `depth` positions.
+pub fn parts(session: &mut Session, depth: usize, tokens: &[usize]) -> Result<Vec<Parts>> {
     fill(session, depth)?;
-    let tables = tokens.iter().map(|&n| {
-        let title = match n {
+    let measured = tokens.iter().map(|&n| {
+        let profile = profile(session, n)?;
+        Ok(Parts {
+            tokens: n,
+            bandwidth_bytes_per_second: profile.read_bandwidth,
+            parts: profile.parts.into_iter().map(PartTime::from).collect(),
+        })
+    });
+    measured.collect()
+}
+
+impl From<Part> for PartTime {
+    fn from(part: Part) -> PartTime {
+        PartTime {
+            kind: part.kind,
+            name: part.name,
+            nodes: group::names(part.nodes.iter().map(String::as_str)),
+            launches: part.launches,
+            microseconds: part.microseconds,
+            bytes: part.bytes,
+        }
+    }
+}
+
+/// The parts as Markdown tables, one a number of tokens.
+pub fn render_parts(steps: &[Parts]) -> String {
+    let tables = steps.iter().map(|step| {
+        let title = match step.tokens {
             1 => String::new(),
             n => format!("\n{n} tokens:\n\n"),
         };
-        Ok(title + &render(&profile(session, n)?))
+        title + &render(step)
     });
-    Ok(Some(tables.collect::<Result<String>>()?))
+    tables.collect()
 }
 
 /// What a step for several tokens takes.
@@ -125,7 +171,7 @@ fn profile(session: &mut Session, tokens: usize) -> Result<Profile> {
     profile.context("the model does not run on a GPU")
 }
 
-fn render(profile: &Profile) -> String {
+fn render(step: &Parts) -> String {
     let mut table = Table::new(&[
         ("part", Align::Left),
         ("launches", Align::Right),
@@ -134,23 +180,23 @@ fn render(profile: &Profile) -> String {
         ("weights", Align::Right),
         ("of read bandwidth", Align::Right),
     ]);
-    for part in &profile.parts {
+    for part in &step.parts {
         table.row([
             part.name.clone(),
             part.launches.to_string(),
             format!("{:.1}", part.microseconds),
             format!("{:.2}", part.microseconds / part.launches.max(1) as f64),
             ui::size(part.bytes),
-            share(part, profile.read_bandwidth),
+            share(part, step.bandwidth_bytes_per_second),
         ]);
     }
     format!(
         "{table}\nRead bandwidth {}/s.\n",
-        ui::size(profile.read_bandwidth as u64)
+        ui::size(step.bandwidth_bytes_per_second as u64)
     )
 }
 
-fn share(part: &Part, bandwidth: f64) -> String {
+fn share(part: &PartTime, bandwidth: f64) -> String {
     let floor = part.bytes as f64 / bandwidth * 1e6;
     format!("{:.0}%", 100.0 * floor / part.microseconds.max(1e-9))
 }

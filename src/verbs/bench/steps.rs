@@ -6,20 +6,34 @@ use anyhow::{Context, Result};
 use rabitc_rbx::{Manifest, Step, Work};
 use rabitc_runtime::Session;
 use rabitc_runtime::step_clock::StepClock;
+use serde::Serialize;
 
 use super::measure::Plan;
 use crate::ui::{self, Align, Table};
 use crate::verbs::inspect::group::pattern;
 
-/// Steps of one kind, added up.
-struct Part {
-    what: String,
-    launches: usize,
-    time: Duration,
+/// Where the time of generated tokens went, as `--steps --output json` prints it. The field names are
+/// an interface.
+#[derive(Debug, Serialize)]
+pub struct Steps {
+    tokens: usize,
+    /// Of all tokens.
+    seconds: f64,
+    parts: Vec<Part>,
 }
 
-/// Generates the tokens of `plan` and gives a table of where their time went.
-pub fn table(session: &mut Session, plan: &Plan) -> Result<String> {
+/// Steps of one kind, added up.
+#[derive(Debug, Serialize)]
+struct Part {
+    what: String,
+    /// In a token; 0 for what is no launch.
+    launches: usize,
+    /// Of all tokens.
+    seconds: f64,
+}
+
+/// Generates the tokens of `plan` and sees where their time goes.
+pub fn measure(session: &mut Session, plan: &Plan) -> Result<Steps> {
     let model = session.model().clone();
     let manifest = model.manifest();
     let most = manifest.programs.iter().map(|p| p.steps.len()).max();
@@ -50,10 +64,15 @@ pub fn table(session: &mut Session, plan: &Plan) -> Result<String> {
         parts.push(Part {
             what: what.into(),
             launches: 0,
-            time,
+            seconds: time.as_secs_f64(),
         });
     }
-    Ok(render(parts, total, plan.generate))
+    parts.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(Steps {
+        tokens: plan.generate,
+        seconds: total.as_secs_f64(),
+        parts,
+    })
 }
 
 /// The steps by kind: the kernel's family and the node without its number.
@@ -68,12 +87,12 @@ fn parts(manifest: &Manifest, steps: &[Step], times: &[Duration]) -> Vec<Part> {
         match parts.iter_mut().find(|p| p.what == what) {
             Some(part) => {
                 part.launches += 1;
-                part.time += *time;
+                part.seconds += time.as_secs_f64();
             }
             None => parts.push(Part {
                 what,
                 launches: 1,
-                time: *time,
+                seconds: time.as_secs_f64(),
             }),
         }
     }
@@ -88,33 +107,29 @@ fn family(kernel: &str) -> String {
     words.join("_")
 }
 
-fn render(mut parts: Vec<Part>, total: Duration, tokens: usize) -> String {
-    parts.sort_by_key(|part| std::cmp::Reverse(part.time));
+/// The steps as a Markdown table.
+pub fn render(steps: &Steps) -> String {
     let mut table = Table::new(&[
         ("step", Align::Left),
         ("launches", Align::Right),
         ("µs a token", Align::Right),
         ("share", Align::Right),
     ]);
-    let tokens = tokens.max(1) as f64;
-    for part in parts {
+    let tokens = steps.tokens.max(1) as f64;
+    for part in &steps.parts {
         table.row([
-            part.what,
+            part.what.clone(),
             match part.launches {
                 0 => String::new(),
                 n => n.to_string(),
             },
-            ui::digits(part.time.as_secs_f64() * 1e6 / tokens),
-            format!(
-                "{:.1}%",
-                100.0 * part.time.as_secs_f64() / total.as_secs_f64()
-            ),
+            ui::digits(part.seconds * 1e6 / tokens),
+            format!("{:.1}%", 100.0 * part.seconds / steps.seconds),
         ]);
     }
-    let ms = total.as_secs_f64() * 1e3 / tokens;
     format!(
         "{table}\nOf {} ms a token, as the first thread spends them.\n",
-        ui::digits(ms)
+        ui::digits(steps.seconds * 1e3 / tokens)
     )
 }
 

@@ -36,8 +36,9 @@ fn one(artifact: &Artifact, target: &GpuTarget) -> String {
             kernel.chosen_by.clone().unwrap_or_default(),
         ]);
     }
+    let programs = programs(target);
     format!(
-        "\n{}: {}, {} of machine code, {} of PTX, activations of {} bits, {} repacked at load\n{table}",
+        "\n{}: {}, {} of machine code, {} of PTX, activations of {} bits, {} repacked at load\n{table}\n{programs}",
         target.arch,
         target.compiler,
         ui::size(bytes(&target.cubin_section)),
@@ -45,6 +46,29 @@ fn one(artifact: &Artifact, target: &GpuTarget) -> String {
         target.planes,
         ui::size(derived as u64),
     )
+}
+
+/// The programs with the memory that they need. A session has the largest arena of those that its
+/// context can use.
+fn programs(target: &GpuTarget) -> Table {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("program", Align::Left),
+        right("tokens a run"),
+        right("rows of logits at once"),
+        right("launches"),
+        right("arena"),
+    ]);
+    for program in &target.programs {
+        table.row([
+            program.name.clone(),
+            program.max_tokens.to_string(),
+            program.max_rows.to_string(),
+            program.steps.len().to_string(),
+            ui::size(program.arena_bytes as u64),
+        ]);
+    }
+    table
 }
 
 /// How often each program launches a kernel.

@@ -33,14 +33,13 @@ struct Row<'a> {
 
 /// Prints the plan.
 pub fn run(args: &Args, recipe: &Recipe) -> Result<()> {
-    recipe.check()?;
     let (graph, context) = model(args)?;
-    let window = (!args.valid.is_empty()).then(|| window(args.window, context));
+    let window = (!args.valid.is_empty()).then(|| window(args.measuring.window, context));
     recipe.check_lengths(window, context)?;
     let storage = Chosen::new(args)?.storage();
     let plan = MemoryPlan::new(&graph, recipe, storage, window)?;
     let methods = memory::by_method(&graph, recipe, storage, window)?;
-    if args.json {
+    if args.measuring.json {
         let rows = methods.iter();
         let methods = rows.map(|(method, plan)| Row {
             method: *method,
@@ -63,7 +62,10 @@ fn model(args: &Args) -> Result<(Graph, usize)> {
         let graph = graph_of_config(&args.teacher)?;
         return Ok((graph, model_config(&args.teacher)?.context_length));
     }
-    let teacher = Teacher::open(&args.teacher, open::buffers(&args.rope_precision))?;
+    let teacher = Teacher::open(
+        &args.teacher,
+        open::buffers(&args.student_args.rope_precision),
+    )?;
     Ok((teacher.graph, teacher.info.context_length))
 }
 

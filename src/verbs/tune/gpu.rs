@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rabitc::tune::cache::{Cache, default_path};
 use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
+use rabitc::tune::gpu::gain::{Gain, gains};
 use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
 use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;
@@ -33,7 +34,7 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     let compiler = Compiler::new()?;
     let products = products(args, bench.device().info.arch)?;
     if products.is_empty() {
-        bail!("{}: no layer is residual-binary", args.model.display());
+        bail!("{}: no layer is residual-binary", args.model().display());
     }
     let request = Request {
         products: &products,
@@ -58,24 +59,26 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
 /// The products of the model.
 fn products(args: &Args, arch: SmArch) -> Result<Vec<Product>> {
     let options = options(arch, &args.activations);
-    match (is_artifact(&args.model)?, args.paths) {
+    match (is_artifact(&args.model())?, args.paths) {
         (true, Some(_)) => bail!("--paths: an artifact's paths are what they are"),
-        (true, None) => of_artifact(&Artifact::open(&args.model)?, options),
+        (true, None) => of_artifact(&Artifact::open(&args.model())?, options),
         (false, paths) => {
             let passes = rabitc_passes::Options {
                 paths: paths.unwrap_or(2).into(),
                 ..rabitc_passes::Options::default()
             };
-            of_config(&args.model, &passes, options)
+            of_config(&args.model(), &passes, options)
         }
     }
 }
 
-/// How a candidate is cut: what its kernel's name adds to the product's.
+/// How a candidate is cut: what its kernel's name has after the part that the product's has too.
 fn tile(product: &TunedProduct, candidate: usize) -> String {
     let kernel = &product.entry.candidates[candidate].kernel;
-    let tile = kernel.strip_prefix(&product.entry.problem);
-    tile.unwrap_or(kernel).trim_start_matches('_').to_owned()
+    let problem = product.entry.problem.as_bytes();
+    let common = kernel.bytes().zip(problem).take_while(|(a, b)| a == *b);
+    // Names are letters, digits and `_`.
+    kernel[common.count()..].trim_start_matches('_').to_owned()
 }
 
 fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
@@ -88,6 +91,7 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         ("µs a link", Align::Right),
     ]);
     let mut programs = Table::new(&[
+        ("program", Align::Left),
         ("products", Align::Right),
         ("links", Align::Right),
         ("cost model, µs a link", Align::Right),
@@ -109,6 +113,7 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         }
         let [model, best] = t.link_ns;
         programs.row([
+            t.program.to_owned(),
             t.products.len().to_string(),
             t.links.to_string(),
             format!("{:.2}", model / 1e3),
@@ -119,15 +124,40 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
     }
     let info = &bench.device().info;
     format!(
-        "{products}\n{programs}\n\
+        "{products}\n{programs}\n{}\n\
          A link is every product of a program once, with signs from memory. Gains are measured after \
          the choice.\n{} ({}), {}.\n\
          All times are in {}: `rabitc compile --tuned` uses them.\n",
+        kinds(&gains(tuned)),
         info.name,
         info.arch,
         compiler.describe(),
         cache.display(),
     )
+}
+
+/// The gains of kinds and of all, as a table.
+fn kinds(gains: &[Gain]) -> Table {
+    let mut table = Table::new(&[
+        ("kernels", Align::Left),
+        ("programs", Align::Right),
+        ("cost model, ms", Align::Right),
+        ("tuned, ms", Align::Right),
+        ("gain", Align::Right),
+        ("mean gain", Align::Right),
+    ]);
+    for gain in gains {
+        let [model, best] = gain.total_ns.map(|ns| digits(ns / 1e6));
+        table.row([
+            gain.kind.unwrap_or("all").to_owned(),
+            gain.programs.to_string(),
+            model,
+            best,
+            format!("{:.3}×", gain.total()),
+            format!("{:.3}×", gain.mean),
+        ]);
+    }
+    table
 }
 
 fn json(tuned: &[Tuned], cache: &Path) -> Value {
@@ -142,6 +172,8 @@ fn json(tuned: &[Tuned], cache: &Path) -> Value {
     };
     let programs = tuned.iter().map(|t| {
         json!({
+            "program": t.program,
+            "kind": t.kind,
             "products": t.products.iter().map(product).collect::<Vec<_>>(),
             "links": t.links,
             "cost_model_ns": t.link_ns[0],
@@ -149,5 +181,19 @@ fn json(tuned: &[Tuned], cache: &Path) -> Value {
             "gain": t.link_ns[0] / t.link_ns[1],
         })
     });
-    json!({"programs": programs.collect::<Vec<_>>(), "cache": cache})
+    let gains = gains(tuned).into_iter().map(|g| {
+        json!({
+            "kind": g.kind,
+            "programs": g.programs,
+            "cost_model_ns": g.total_ns[0],
+            "tuned_ns": g.total_ns[1],
+            "gain": g.total(),
+            "mean_gain": g.mean,
+        })
+    });
+    json!({
+        "programs": programs.collect::<Vec<_>>(),
+        "gains": gains.collect::<Vec<_>>(),
+        "cache": cache,
+    })
 }

@@ -2,8 +2,44 @@
 
 use rabitc_passes::svid::MAX_PATHS;
 
-use super::{Method, Recipe};
+use super::{MOST_ORDER, Method, Recipe};
 use crate::error::TrainError;
+
+/// Most cycles of the iterative fit, which is done long before.
+const MAX_ITERS: u32 = 1000;
+
+/// What a number may be.
+struct Range {
+    words: &'static str,
+    contains: fn(f32) -> bool,
+}
+
+const ANY: Range = Range {
+    words: "0 or more, and finite",
+    contains: |x| (0.0..=f32::MAX).contains(&x),
+};
+
+const SHARES: Range = Range {
+    words: "from 0 to 1",
+    contains: |x| (0.0..=1.0).contains(&x),
+};
+
+const BELOW_1: Range = Range {
+    words: "from 0 to below 1",
+    contains: |x| (0.0..1.0).contains(&x),
+};
+
+/// A gradient of 0 divides by epsilon alone.
+const ABOVE_0: Range = Range {
+    words: "above 0, and finite",
+    contains: |x| x > 0.0 && x <= f32::MAX,
+};
+
+/// Above, factors on channels could leave the range of f32.
+const EXPONENTS: Range = Range {
+    words: "from 0 to 4",
+    contains: |x| (0.0..=4.0).contains(&x),
+};
 
 impl Recipe {
     /// Refuses what makes no sense, whatever the model.
@@ -27,6 +63,12 @@ impl Recipe {
         ];
         if let Some((what, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return bad(format!("the number of {what} must be at least 1"));
+        }
+        if !(1..=MAX_ITERS).contains(&self.initial.iters) {
+            let iters = self.initial.iters;
+            return bad(format!(
+                "{iters} cycles of the fit: 1 to {MAX_ITERS} are possible"
+            ));
         }
         if self.method == Method::Frozen && self.steps < self.paths as u64 {
             let (steps, paths) = (self.steps, self.paths);
@@ -67,37 +109,33 @@ impl Recipe {
 
     fn check_numbers(&self) -> Result<(), TrainError> {
         let o = &self.optimizer;
-        let not_negative = [
-            ("the learning rate of shared weights", o.rates.shared),
-            ("the learning rate of scales", o.rates.scales),
-            ("the learning rate of the rest", o.rates.rest),
-            ("the weight decay", o.decay),
-            ("the limit of the gradient's norm", o.clip),
-            ("the factor on hidden states", self.loss.hidden),
-            ("the factor on the text's loss", self.loss.text),
-            ("the factor on diversity", self.loss.diversity),
-            ("the exponent of importance", self.initial.exponent),
+        let exponent = self.initial.exponent;
+        let ranges = [
+            ("the learning rate of shared weights", o.rates.shared, ANY),
+            ("the learning rate of scales", o.rates.scales, ANY),
+            ("the learning rate of the rest", o.rates.rest, ANY),
+            ("the weight decay", o.decay, ANY),
+            ("the limit of the gradient's norm", o.clip, ANY),
+            ("the factor on hidden states", self.loss.hidden, ANY),
+            ("the factor on the text's loss", self.loss.text, ANY),
+            ("the factor on diversity", self.loss.diversity, ANY),
+            ("the exponent of importance", exponent, EXPONENTS),
+            ("the probability of noise", self.noise.rate, SHARES),
+            ("the final share of the learning rate", o.final_rate, SHARES),
+            ("beta1", o.beta1, BELOW_1),
+            ("beta2", o.beta2, BELOW_1),
+            ("epsilon", o.eps, ABOVE_0),
         ];
-        for (what, value) in not_negative {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(TrainError::Setting(format!("{what} is {value}")));
-            }
-        }
-        // A gradient of 0 divides by epsilon alone.
-        if !(o.eps > 0.0 && o.eps.is_finite()) {
-            let what = format!("epsilon is {}, it must be above 0", o.eps);
-            return Err(TrainError::Setting(what));
-        }
-        if !(0.0..=1.0).contains(&o.final_rate) {
-            let share = o.final_rate;
-            let what = format!("the final share of the learning rate is {share}, not from 0 to 1");
-            return Err(TrainError::Setting(what));
-        }
-        for (what, value) in [("beta1", o.beta1), ("beta2", o.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                let what = format!("{what} is {value}, it must be from 0 to below 1");
+        for (what, value, range) in ranges {
+            if !(range.contains)(value) {
+                let what = format!("{what} is {value}; it must be {}", range.words);
                 return Err(TrainError::Setting(what));
             }
+        }
+        if self.noise.order > MOST_ORDER {
+            let order = self.noise.order;
+            let what = format!("noise after {order} tokens: 0 to {MOST_ORDER} are possible");
+            return Err(TrainError::Setting(what));
         }
         match [o.rates.shared, o.rates.scales, o.rates.rest] {
             [0.0, 0.0, 0.0] => Err(TrainError::Setting(

@@ -68,6 +68,27 @@ word_attr! {
     }
 }
 
+/// The most tokens that noise looks back.
+pub const MOST_ORDER: usize = 3;
+
+/// How the sequences that are trained on differ from the text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// The probability of each token to be replaced.
+    pub rate: f32,
+    /// Tokens before it that the other one follows elsewhere in the text, at most [`MOST_ORDER`].
+    pub order: usize,
+}
+
+impl Default for Noise {
+    fn default() -> Noise {
+        Noise {
+            rate: 0.0,
+            order: 1,
+        }
+    }
+}
+
 /// Learning rates at their highest, by group of weights. A group of rate 0 is not trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
@@ -159,6 +180,9 @@ pub struct Recipe {
     pub optimizer: Optimizer,
     /// The loss.
     pub loss: Loss,
+    /// Noise in the text.
+    #[serde(default)]
+    pub noise: Noise,
     /// What weights are held in.
     pub weights: WeightType,
     /// Whether cheap activations are computed again in the backward pass.

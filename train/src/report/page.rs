@@ -1,8 +1,10 @@
 //! The page.
 
+use super::curves::curves;
+use super::figures::{Figures, PathFigures};
+use super::layers::layers;
 use super::runs::{Run, start};
-use super::svg::{Axes, Line, chart, escape};
-use crate::diagnostics::{LayerReport, mean};
+use super::svg::escape;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2em auto;padding:0 1em;\
@@ -20,6 +22,7 @@ td,th{border-color:#444}p.note{color:#999}}";
 
 /// The page about these runs.
 pub(super) fn page(runs: &[Run]) -> String {
+    let figures: Vec<_> = runs.iter().map(Figures::new).collect();
     let title = match runs {
         [run] => format!("Training of {}", run.name),
         runs => format!("Training: {} runs", runs.len()),
@@ -30,8 +33,8 @@ pub(super) fn page(runs: &[Run]) -> String {
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
     );
-    out += &summary(runs);
-    out += &losses(runs);
+    out += &summary(&figures);
+    out += &curves(runs);
     out += &layers(runs);
     out += &settings(runs);
     out + "</body></html>\n"
@@ -50,7 +53,7 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 }
 
 /// What each run reached.
-fn summary(runs: &[Run]) -> String {
+fn summary(figures: &[Figures<'_>]) -> String {
     let head = [
         "run",
         "steps",
@@ -65,27 +68,25 @@ fn summary(runs: &[Run]) -> String {
         "last",
         "optimizer B/weight",
     ];
-    let rows = runs.iter().map(|run| {
-        let (first, last) = (run.validations.first(), run.validations.last());
-        let value = |x: Option<f64>, digits: usize| match x {
-            Some(x) => format!("{x:.digits$}"),
-            None => "–".to_string(),
-        };
-        let steps = run.steps.last();
-        let correlations = run.correlations().map(|c| c.map(|(_, weighted)| weighted));
+    let value = |x: Option<f64>, digits: usize| match x {
+        Some(x) => format!("{x:.digits$}"),
+        None => "–".to_string(),
+    };
+    let rows = figures.iter().map(|f| {
+        let correlation = |c: &Option<PathFigures<'_>>| c.as_ref().map(|c| c.weighted);
         vec![
-            run.label(),
-            steps.map_or(0, |s| s.step).to_string(),
-            millions(steps.map_or(0, |s| s.tokens)),
-            value(first.map(|v| v.kl), 4),
-            value(last.map(|v| v.kl), 4),
-            value(first.map(|v| v.perplexity), 2),
-            value(last.map(|v| v.perplexity), 2),
-            value(last.map(|v| v.teacher_perplexity), 2),
-            value(run.tokens_per_second(), 0),
-            value(correlations.map(|c| c[0]), 3),
-            value(correlations.map(|c| c[1]), 3),
-            value(Some(run.about.memory.optimizer_per_binarized), 2),
+            f.label(),
+            f.steps.to_string(),
+            count(f.tokens),
+            value(f.first.map(|v| v.kl), 4),
+            value(f.last.map(|v| v.kl), 4),
+            value(f.first.map(|v| v.perplexity), 2),
+            value(f.last.map(|v| v.perplexity), 2),
+            value(f.last.map(|v| v.teacher_perplexity), 2),
+            value(f.tokens_per_second, 0),
+            value(correlation(&f.paths_first), 3),
+            value(correlation(&f.paths_last), 3),
+            value(Some(f.optimizer_per_binarized), 2),
         ]
     });
     table(&head, rows)
@@ -95,152 +96,21 @@ fn summary(runs: &[Run]) -> String {
            binarized weight.</p>\n"
 }
 
-fn millions(tokens: u64) -> String {
-    match tokens < 10_000_000 {
-        true => format!("{:.2} M", tokens as f64 / 1e6),
-        false => format!("{:.1} M", tokens as f64 / 1e6),
+/// A number of tokens.
+fn count(tokens: u64) -> String {
+    match tokens {
+        0..100_000 => tokens.to_string(),
+        100_000..10_000_000 => format!("{:.2} M", tokens as f64 / 1e6),
+        _ => format!("{:.1} M", tokens as f64 / 1e6),
     }
 }
 
-/// Charts over the steps.
-fn losses(runs: &[Run]) -> String {
-    let lines = |points: &dyn Fn(&Run) -> Vec<(f64, f64)>| -> Vec<Line> {
-        let lines = runs.iter().enumerate().map(|(colour, run)| Line {
-            label: run.label(),
-            points: points(run),
-            dashed: false,
-            colour,
-        });
-        lines.collect()
-    };
-    let at_steps = |pick: fn(&crate::metrics::StepRecord) -> f64| {
-        lines(&move |run: &Run| run.steps.iter().map(|s| (s.step as f64, pick(s))).collect())
-    };
-    let at_validations = |pick: fn(&crate::metrics::ValidationRecord) -> f64| {
-        lines(&move |run: &Run| {
-            let validations = run.validations.iter();
-            validations.map(|v| (v.step as f64, pick(v))).collect()
-        })
-    };
-    let charts = [
-        (
-            "Validation: KL to the teacher",
-            "KL, nats",
-            at_validations(|v| v.kl),
-        ),
-        (
-            "Validation: perplexity",
-            "perplexity",
-            at_validations(|v| v.perplexity),
-        ),
-        (
-            "Training: KL to the teacher",
-            "KL, nats",
-            at_steps(|s| s.kl),
-        ),
-        (
-            "Training: error of the hidden states",
-            "normalised error",
-            at_steps(|s| s.hidden),
-        ),
-        (
-            "Training: norm of the gradient",
-            "norm",
-            at_steps(|s| s.gradient_norm),
-        ),
-    ];
-    let sections = charts.into_iter().map(|(title, y, lines)| {
-        let axes = Axes {
-            x: "step",
-            y,
-            log: true,
-            names: &[],
-        };
-        section(title, &chart(&lines, &axes), "")
-    });
-    sections.collect()
-}
-
-fn section(title: &str, chart: &str, note: &str) -> String {
+/// A chart under its title; nothing if it shows nothing.
+pub(super) fn section(title: &str, chart: &str) -> String {
     match chart {
         "" => String::new(),
-        chart => format!("<h2>{}</h2>\n{chart}{note}", escape(title)),
+        chart => format!("<h2>{}</h2>\n{chart}", escape(title)),
     }
-}
-
-/// Charts over the layers.
-fn layers(runs: &[Run]) -> String {
-    type Pick = fn(&LayerReport) -> f64;
-    let charts: [(&str, &str, Pick); 4] = [
-        (
-            "Correlation of paths by layer, weighted",
-            "correlation",
-            |l| mean(&l.weighted),
-        ),
-        ("Correlation of paths by layer, plain", "correlation", |l| {
-            mean(&l.plain)
-        }),
-        ("Error by layer", "share of the energy", |l| {
-            l.relative_error()
-        }),
-        (
-            "2 × covariance of paths by layer",
-            "share of the energy",
-            |l| {
-                if l.energy > 0.0 {
-                    l.covariance / l.energy
-                } else {
-                    0.0
-                }
-            },
-        ),
-    ];
-    let longest = runs
-        .iter()
-        .flat_map(|run| &run.layers)
-        .max_by_key(|(_, l)| l.len());
-    let names: Vec<String> = longest.map_or(Vec::new(), |(_, layers)| {
-        let short = |name: &str| name.trim_start_matches("model.layers.").to_string();
-        layers.iter().map(|l| short(&l.layer)).collect()
-    });
-    let sections = charts.into_iter().map(|(title, y, pick)| {
-        let axes = Axes {
-            x: "layer",
-            y,
-            log: false,
-            names: &names,
-        };
-        section(title, &chart(&layer_lines(runs, pick), &axes), "")
-    });
-    let note = "<p class=\"note\">On the teacher's own inputs: y is the dense layer's output, ŷ_i \
-                that of path i. The error is E(y − Σ ŷ_i)² = E y² − 2 E y Σ ŷ_i + Σ E ŷ_i² + 2 Σ \
-                E ŷ_i ŷ_j, as a share of E y². Dashed: before training.</p>\n";
-    let sections: String = sections.collect();
-    match sections.is_empty() {
-        true => sections,
-        false => sections + note,
-    }
-}
-
-/// For each run the first comparison in dashes and the last.
-fn layer_lines(runs: &[Run], pick: fn(&LayerReport) -> f64) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for (colour, run) in runs.iter().enumerate() {
-        let last = run.layers.len().saturating_sub(1);
-        for (n, (step, layers)) in run.layers.iter().enumerate() {
-            if n != 0 && n != last {
-                continue;
-            }
-            let points = layers.iter().enumerate();
-            lines.push(Line {
-                label: format!("{}, step {step}", run.label()),
-                points: points.map(|(i, l)| (i as f64, pick(l))).collect(),
-                dashed: n == 0 && last > 0,
-                colour,
-            });
-        }
-    }
-    lines
 }
 
 /// The recipes.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::diagnostics::{LayerReport, mean};
+use crate::diagnostics::LayerReport;
 use crate::error::TrainError;
 use crate::metrics::{self, Record, RunRecord, StepRecord, ValidationRecord};
 use crate::recipe::{Recipe, Start};
@@ -44,11 +44,9 @@ impl Run {
         })
     }
 
-    /// Method, paths and start in a few words.
+    /// Name, method and paths in a few words.
     pub fn label(&self) -> String {
-        let recipe = &self.about.recipe;
-        let (method, k) = (recipe.method.name(), recipe.paths);
-        format!("{}: {method}, k = {k}", self.name)
+        label(&self.name, &self.about.recipe)
     }
 
     /// The middle of the speeds of all updates but the first, which sets things up.
@@ -62,19 +60,12 @@ impl Run {
         speeds.sort_by(f64::total_cmp);
         speeds.get(speeds.len() / 2).copied()
     }
+}
 
-    /// The mean correlation of paths, plain and weighted, at the first and at the last comparison.
-    pub fn correlations(&self) -> Option<[(f64, f64); 2]> {
-        let means = |layers: &[LayerReport]| {
-            let all = |pick: fn(&LayerReport) -> &Vec<f64>| {
-                let layers: Vec<_> = layers.iter().map(|l| mean(pick(l))).collect();
-                mean(&layers)
-            };
-            (all(|l| &l.plain), all(|l| &l.weighted))
-        };
-        let (first, last) = (self.layers.first()?, self.layers.last()?);
-        Some([means(&first.1), means(&last.1)])
-    }
+/// The name of a run with its method and paths.
+pub(super) fn label(name: &str, recipe: &Recipe) -> String {
+    let (method, k) = (recipe.method.name(), recipe.paths);
+    format!("{name}: {method}, k = {k}")
 }
 
 /// The initialisation in a few words.

@@ -10,7 +10,7 @@ const COLOURS: [&str; 7] = [
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
 /// Room for labels: left, right, top, bottom.
-const MARGINS: [f64; 4] = [64.0, 16.0, 12.0, 36.0];
+const MARGINS: [f64; 4] = [64.0, 16.0, 24.0, 36.0];
 /// Most points drawn of a line: more than there are pixels.
 const MOST: usize = 1500;
 
@@ -187,8 +187,8 @@ impl Scale {
              <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             bottom + 30.0,
             escape(axes.x),
-            left + 6.0,
-            top + 10.0,
+            left - 6.0,
+            top - 10.0,
             escape(axes.y)
         );
     }
@@ -228,8 +228,14 @@ fn ticks([low, high]: [f64; 2]) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// A number as short as it can be read.
+/// A number as short as it can be read, to four digits.
 fn number(x: f64) -> String {
+    if x != 0.0 && x.abs() < 1e-2 {
+        let text = format!("{x:.3e}");
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let digits = digits.trim_end_matches('0').trim_end_matches('.');
+        return format!("{digits}e{power}");
+    }
     let text = format!("{x:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     match text {
@@ -268,6 +274,8 @@ mod tests {
         assert_eq!(ticks([3.0, 3.0]), [3.0]);
         assert_eq!(number(0.05), "0.05");
         assert_eq!(number(-0.0), "0");
+        assert_eq!(number(0.00025), "2.5e-4");
+        assert_eq!(number(-1e-7), "-1e-7");
     }
 
     #[test]

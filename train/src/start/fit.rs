@@ -74,7 +74,8 @@ pub(super) fn fit(
         g.iter_mut().zip(output).for_each(|(g, s)| *g /= s);
         h.iter_mut().zip(input).for_each(|(h, s)| *h /= s);
         balance(g, h);
-        if g.iter().chain(&*h).any(|x| *x > half::f16::MAX.to_f32()) {
+        let fits = |x: &f32| *x <= half::f16::MAX.to_f32();
+        if !g.iter().chain(&*h).all(fits) {
             let max_abs = weight.iter().fold(0.0, |m: f32, w| m.max(w.abs()));
             return Err(FitError::ScaleOverflow { path, max_abs });
         }

@@ -11,6 +11,7 @@ use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::{DType, Data, Tensor, WeightError, WeightStore};
 use rabitc_passes::autodiff::training::BinaryLayer;
 
+use crate::error::TrainError;
 use crate::recipe::Recipe;
 pub use fit::LayerScales;
 pub use importance::Importance;
@@ -31,6 +32,29 @@ pub fn held(mut tensor: Tensor, dtype: DType) -> Tensor {
         tensor.dtype = dtype;
     }
     tensor
+}
+
+/// A weight rounded to `dtype`, as it is written to a file.
+///
+/// # Errors
+/// A finite value that `dtype` does not reach: rounding would make it infinite.
+pub fn rounded(name: &str, tensor: Tensor, dtype: DType) -> Result<Tensor, TrainError> {
+    let largest = match dtype {
+        DType::F16 => half::f16::MAX.to_f32(),
+        DType::BF16 => half::bf16::MAX.to_f32(),
+        _ => f32::MAX,
+    };
+    let before = match &tensor.data {
+        Data::F32(values) => values.iter().copied().find(|x| x.abs() > largest),
+        _ => None,
+    };
+    match before {
+        None => Ok(held(tensor, dtype)),
+        Some(x) => Err(TrainError::Setting(format!(
+            "`{name}` holds {x}, and {} ends at {largest}",
+            dtype.name()
+        ))),
+    }
 }
 
 /// What a weight of a residual-binary layer is.
@@ -177,5 +201,31 @@ impl WeightStore for Fresh<'_> {
             Some((layer, Part::G)) => Ok(self.scales(*layer)?.g()),
             Some((layer, Part::H)) => Ok(self.scales(*layer)?.h()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_type_does_not_reach_is_refused_by_name() {
+        let tensor = |x: f32| Tensor::f32(&[2], vec![-1.0, x]);
+        let largest = half::f16::MAX.to_f32();
+        let kept = rounded("w", tensor(-largest), DType::F16).unwrap();
+        assert_eq!(kept.floats(), [-1.0, -largest]);
+        for (x, dtype, words) in [
+            (
+                65_505.0,
+                DType::F16,
+                "`w` holds 65505, and f16 ends at 65504",
+            ),
+            (-70_000.0, DType::F16, "`w` holds -70000, and f16"),
+            (f32::MAX, DType::BF16, "and bf16 ends at 33895"),
+        ] {
+            let message = rounded("w", tensor(x), dtype).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(rounded("w", tensor(f32::MAX), DType::F32).is_ok());
     }
 }

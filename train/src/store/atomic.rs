@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use crate::error::TrainError;
 
 /// What the names of unfinished files begin with.
-const UNFINISHED: &str = ".unfinished-";
+pub(super) const UNFINISHED: &str = ".unfinished-";
 
 /// A file under a temporary name, which is removed unless [`AtomicFile::finish`] renames it.
 pub struct AtomicFile {
@@ -90,18 +90,6 @@ pub fn write_text(target: &Path, text: &str) -> Result<(), TrainError> {
     let mut file = AtomicFile::create(target)?;
     file.write(text.as_bytes())?;
     file.finish()
-}
-
-/// Removes what an earlier run left unfinished in `dir`.
-pub(super) fn remove_unfinished(dir: &Path) -> Result<(), TrainError> {
-    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
-        let entry = entry.map_err(TrainError::io(dir))?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(TrainError::io(&path))?;
-        }
-    }
-    Ok(())
 }
 
 /// A tensor of a file that is to be written: name, type, shape.

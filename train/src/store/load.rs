@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rabitc_frontend::Checkpoint;
 use rabitc_ir::{DType, Tensor, WeightError, WeightStore};
 
-use super::{MASTER, MODEL, MOMENT1, MOMENT2, RunState, STATE, STEP, atomic, optimizer_path, save};
+use super::{MASTER, MODEL, MOMENT1, MOMENT2, RunState, STATE, STEP, optimizer_path};
 use crate::engine::{Engine, State, Trainable};
 use crate::error::TrainError;
 
@@ -18,8 +18,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The checkpoint in `dir`, if there is one. What an interrupted run left unfinished is
-    /// removed.
+    /// The checkpoint in `dir`, if there is one. Nothing is changed.
     ///
     /// # Errors
     /// A model that no run of training wrote, or files that are damaged or do not belong together.
@@ -27,7 +26,6 @@ impl Saved {
         if !dir.is_dir() {
             return Ok(None);
         }
-        atomic::remove_unfinished(dir)?;
         let path = dir.join(MODEL);
         if !path.exists() {
             return Ok(None);
@@ -45,8 +43,6 @@ impl Saved {
             let reason = format!("is of step {}, the model of step {step}", state.step);
             return Err(TrainError::file(&path, reason));
         }
-        // What a checkpoint that was not finished has left beside this one.
-        save::remove_others(dir, step)?;
         Ok(Some(Saved {
             state,
             model,

@@ -7,12 +7,14 @@
 //! together are always there, whenever the program or the machine stops.
 
 mod atomic;
+mod clean;
 mod load;
 mod lock;
 mod save;
 mod side;
 
 pub use atomic::{AtomicFile, Tensors, write_text};
+pub use clean::{clean, is_empty};
 pub use load::{Saved, SavedWeights};
 pub use lock::Lock;
 pub use save::{layer_values, save};
@@ -27,8 +29,12 @@ use crate::recipe::Recipe;
 
 /// The model's file.
 pub const MODEL: &str = "model.safetensors";
+/// The file of measurements.
+pub const METRICS: &str = "metrics.jsonl";
 /// What the name of the optimizer's file begins with.
 const OPTIMIZER: &str = "optimizer-";
+/// What it ends with, after the step.
+const OPTIMIZER_END: &str = ".safetensors";
 /// The key of the model's metadata that names the step.
 const STEP: &str = "rabitc.step";
 /// The key of the optimizer's metadata that holds the state.
@@ -60,10 +66,23 @@ pub struct RunState {
     pub buffers: String,
     /// By what the text is recognised.
     pub text: String,
+    /// What the run is measured on, if it is.
+    pub held: Option<HeldState>,
     /// Seconds spent so far.
     pub seconds: f64,
 }
 
+/// By what the text that a run is measured on is recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldState {
+    /// A hash of its tokens.
+    pub text: String,
+    /// Tokens of a window.
+    pub window: usize,
+    /// Most windows that are measured; all if `None`.
+    pub most: Option<usize>,
+}
+
 fn optimizer_path(dir: &Path, step: u64) -> PathBuf {
-    dir.join(format!("{OPTIMIZER}{step:08}.safetensors"))
+    dir.join(format!("{OPTIMIZER}{step:08}{OPTIMIZER_END}"))
 }

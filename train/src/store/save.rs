@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 
 use rabitc_frontend::BUFFERS_KEY;
@@ -12,12 +11,14 @@ use rabitc_passes::autodiff::training::BinaryLayer;
 use rabitc_passes::pass::binarize::G_SUFFIX;
 
 use super::atomic::{Entry, Tensors};
-use super::{MASTER, MODEL, MOMENT1, MOMENT2, OPTIMIZER, RunState, STATE, STEP, optimizer_path};
+use super::clean::remove_others;
+use super::{MASTER, MODEL, MOMENT1, MOMENT2, RunState, STATE, STEP, optimizer_path};
 use crate::cores::{LayerValues, stored_scales};
 use crate::engine::{Engine, State};
 use crate::error::TrainError;
 use crate::graphs::SCALES;
 use crate::plan::Plan;
+use crate::start::rounded;
 
 /// Suffix of packed signs.
 const BITS_SUFFIX: &str = ".rb_bits";
@@ -85,7 +86,7 @@ fn write_optimizer(
             (_, Some(name), _) => engine.state(name, State::Moment1)?,
             (_, _, name) => engine.state(name.unwrap_or_default(), State::Moment2)?,
         };
-        file.tensor(name, &tensor.to_le_bytes())?;
+        file.tensor(name, &finite(name, tensor)?.to_le_bytes())?;
     }
     file.finish()
 }
@@ -139,9 +140,8 @@ fn write_model(
         let bytes = match source {
             Source::Weight => finite(name, engine.weight(name)?)?.to_le_bytes(),
             Source::Scales => {
-                let mut scales = finite(name, engine.weight(name)?)?;
-                scales.dtype = SCALES;
-                scales.to_le_bytes()
+                let scales = finite(name, engine.weight(name)?)?;
+                rounded(name, scales, SCALES)?.to_le_bytes()
             }
             Source::Signs(layer) => layer_values(engine, plan, layer)?.bits,
         };
@@ -155,7 +155,7 @@ fn finite(name: &str, tensor: Tensor) -> Result<Tensor, TrainError> {
     match tensor.floats().iter().find(|x| !x.is_finite()) {
         None => Ok(tensor),
         Some(x) => Err(TrainError::Setting(format!(
-            "weight `{name}` has become {x}: the learning rate may be too high"
+            "`{name}` has become {x}: the learning rate may be too high"
         ))),
     }
 }
@@ -178,17 +178,4 @@ pub fn layer_values(
         &latents,
         plan.stage.paths,
     ))
-}
-
-/// Removes the optimizer's files of other steps.
-pub(super) fn remove_others(dir: &Path, step: u64) -> Result<(), TrainError> {
-    let keep = optimizer_path(dir, step);
-    for entry in fs::read_dir(dir).map_err(TrainError::io(dir))? {
-        let path = entry.map_err(TrainError::io(dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(OPTIMIZER) && path != keep {
-            fs::remove_file(&path).map_err(TrainError::io(&path))?;
-        }
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use super::atomic::write_text;
 use crate::error::TrainError;
 
 /// All that a reader of checkpoints looks for.
-const SIDE_FILES: [&str; 8] = [
+pub(super) const SIDE_FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -18,10 +18,13 @@ const SIDE_FILES: [&str; 8] = [
 ];
 
 /// Copies the side files that `from` has to the folder `to`.
+///
+/// # Errors
+/// A side file that cannot be read, or a folder that cannot be written to.
 pub fn copy_side_files(from: &Path, to: &Path) -> Result<(), TrainError> {
     for name in SIDE_FILES {
         let path = from.join(name);
-        if path.is_file() {
+        if path.exists() {
             let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
             write_text(&to.join(name), &text)?;
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rabitc_frontend::checkpoint::Checkpoint;
+use rabitc_frontend::synth::{SynthOptions, synth};
 use rabitc_frontend::{LowerOptions, lower};
 use rabitc_ir::ops::cross_entropy::CrossEntropy;
 use rabitc_ir::ops::effective_weight::Derive;
@@ -19,6 +20,7 @@ use rabitc_ir::ops::sums::WeightedSum;
 use rabitc_ir::{DType, Dim, Graph, Op, Tensor, Type, WeightStore};
 use rabitc_passes::autodiff::training::{Binary, Form, append, binarize, form};
 use rabitc_passes::autodiff::{Differentiate, autodiff};
+use tempfile::TempDir;
 
 /// What a step is made of.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,21 @@ pub fn model(folder: &str) -> PathBuf {
         true => project.join(folder),
         false => folder.into(),
     }
+}
+
+/// A random model whose heads have 256 channels, the most that GPU kernels take.
+pub fn widest_heads() -> TempDir {
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 96,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2}"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shape.json");
+    std::fs::write(&file, config).expect("a file");
+    let out = folder.path().join("model");
+    synth(&file, &out, &SynthOptions::default(), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));
+    folder
 }
 
 /// The step of a checkpoint: KL + 0.1 · the hidden states' error + 0.2 · cross-entropy.

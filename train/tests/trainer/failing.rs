@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use rabitc_ir::{Graph, Tensor};
+use rabitc_ir::{Data, Graph, Tensor};
 use rabitc_train::engine::{Memory, Program, State, Trainable, Update};
 
 use super::*;
@@ -18,6 +18,12 @@ pub(crate) enum Fault {
     Nan,
     /// The gradient's norm is infinite.
     Infinite,
+    /// The hidden states' error is infinite, from the first run on.
+    Hidden,
+    /// A scale has a value that f16 does not hold.
+    Scale,
+    /// A moment is infinite.
+    Moment,
 }
 
 /// Engines of which the run after `after` updates meets the fault.
@@ -77,13 +83,27 @@ impl Engine for FailingEngine {
         self.inner.set_weight(name, value)
     }
     fn weight(&mut self, name: &str) -> Result<Tensor, EngineError> {
-        self.inner.weight(name)
+        let mut weight = self.inner.weight(name)?;
+        if let (true, true, Data::F32(values)) = (
+            self.meets(Fault::Scale),
+            name.ends_with("rb_h"),
+            &mut weight.data,
+        ) {
+            values[1] = 70_000.0;
+        }
+        Ok(weight)
     }
     fn train(&mut self, what: &[Trainable]) -> Result<(), EngineError> {
         self.inner.train(what)
     }
     fn state(&mut self, name: &str, which: State) -> Result<Tensor, EngineError> {
-        self.inner.state(name, which)
+        let mut state = self.inner.state(name, which)?;
+        if let (true, State::Moment2, Data::F32(values)) =
+            (self.meets(Fault::Moment), which, &mut state.data)
+        {
+            values[0] = f32::INFINITY;
+        }
+        Ok(state)
     }
     fn set_state(&mut self, name: &str, which: State, value: &Tensor) -> Result<(), EngineError> {
         self.inner.set_state(name, which, value)
@@ -99,6 +119,9 @@ impl Engine for FailingEngine {
         let mut outputs = self.inner.run(program, inputs)?;
         if let (true, Some(loss)) = (self.meets(Fault::Nan), outputs.get_mut("loss")) {
             *loss = Tensor::f32(&[1], vec![f32::NAN]);
+        }
+        if let (true, Some(hidden)) = (self.fault == Fault::Hidden, outputs.get_mut("hidden")) {
+            *hidden = Tensor::f32(&[1], vec![f32::INFINITY]);
         }
         Ok(outputs)
     }

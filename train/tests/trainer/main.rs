@@ -2,6 +2,7 @@
 
 mod failing;
 mod memory;
+mod reports;
 mod runs;
 mod stops;
 mod stored;
@@ -16,7 +17,7 @@ use rabitc_train::engine::{Engine, EngineError};
 use rabitc_train::job::{Cadence, Engines, Job, Observer};
 use rabitc_train::metrics::{self, Record, StepRecord, ValidationRecord};
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
 };
 use rabitc_train::teacher::Teacher;
 use rabitc_train::validation::Held;
@@ -111,6 +112,7 @@ pub(crate) fn recipe() -> Recipe {
             text: 0.0,
             diversity: 0.0,
         },
+        noise: Noise::default(),
         weights: WeightType::F32,
         checkpoint_activations: false,
         seed: 3,
@@ -146,6 +148,9 @@ pub(crate) struct Setting {
     pub(crate) recipe: Recipe,
     pub(crate) corpus: Corpus,
     pub(crate) valid: Corpus,
+    /// Tokens of a window of validation; none is done if `None`.
+    pub(crate) window: Option<usize>,
+    pub(crate) most: Option<usize>,
     pub(crate) save: u64,
 }
 
@@ -157,6 +162,8 @@ impl Setting {
             recipe,
             corpus: corpus(400, 1),
             valid: corpus(120, 2),
+            window: Some(16),
+            most: None,
             save: 4,
         }
     }
@@ -168,6 +175,17 @@ impl Setting {
         resume: bool,
         engines: &dyn Engines,
     ) -> Result<Outcome, TrainError> {
+        self.observed(dir, resume, engines, &mut Silent)
+    }
+
+    /// Runs in `dir`, watched.
+    pub(crate) fn observed(
+        &self,
+        dir: &Path,
+        resume: bool,
+        engines: &dyn Engines,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
         let job = Job {
             teacher: &self.teacher,
             student: self.student.as_ref(),
@@ -178,16 +196,16 @@ impl Setting {
                 diagnose: true,
             },
             corpus: &self.corpus,
-            held: Some(Held {
+            held: self.window.map(|window| Held {
                 corpus: &self.valid,
-                window: 16,
-                most: None,
+                window,
+                most: self.most,
             }),
             dir,
             resume,
             engines,
         };
-        rabitc_train::run(&job, &mut Silent)
+        rabitc_train::run(&job, observer)
     }
 
     /// The message of a run that is refused.

@@ -1,6 +1,7 @@
 //! Runs that stop, and go on as if they had not.
 
 use rabitc_train::recipe::Method;
+use rabitc_train::store::Saved;
 
 use super::failing::{Failing, Fault};
 use super::*;
@@ -30,10 +31,11 @@ fn data(file: &[u8]) -> &[u8] {
 #[test]
 fn going_on_changes_nothing() {
     let model = Model::new(1);
-    for (method, accumulate) in [(Method::Rabit, 2), (Method::Frozen, 1)] {
+    for (method, accumulate, order) in [(Method::Rabit, 2, 1), (Method::Frozen, 1, 3)] {
         let mut recipe = recipe();
         recipe.method = method;
         recipe.accumulate = accumulate;
+        recipe.noise = Noise { rate: 0.2, order };
         let setting = Setting::new(&model, recipe);
         let whole = tempfile::tempdir().unwrap();
         setting.run(whole.path(), false, &Cpu).unwrap();
@@ -115,10 +117,38 @@ fn what_does_not_fit_is_refused() {
         &|s| s.recipe.optimizer.rates.shared = f32::NAN,
         "the learning rate",
     );
-    refused(&|s| s.recipe.optimizer.beta1 = 1.0, "beta1 is 1");
-    refused(&|s| s.recipe.optimizer.eps = 0.0, "epsilon is 0");
+    refused(
+        &|s| s.recipe.optimizer.rates.rest = f32::INFINITY,
+        "the learning rate of the rest is inf; it must be 0 or more, and finite",
+    );
+    refused(
+        &|s| s.recipe.optimizer.beta1 = 1.0,
+        "beta1 is 1; it must be from 0 to below 1",
+    );
+    refused(
+        &|s| s.recipe.optimizer.eps = 0.0,
+        "epsilon is 0; it must be above 0",
+    );
     refused(&|s| s.recipe.optimizer.final_rate = 1.5, "from 0 to 1");
+    refused(
+        &|s| s.recipe.initial.exponent = 1000.0,
+        "the exponent of importance is 1000; it must be from 0 to 4",
+    );
+    refused(
+        &|s| s.recipe.initial.iters = 4_000_000_000,
+        "4000000000 cycles of the fit: 1 to 1000 are possible",
+    );
+    refused(
+        &|s| s.recipe.keep_dense = vec!["gate".into(), "moe".into()],
+        "no dense linear layer has a name that matches `*moe*`",
+    );
     refused(&|s| s.recipe.initial.tokens = 0, "importance");
+    refused(
+        &|s| s.recipe.noise.rate = 1.5,
+        "the probability of noise is 1.5; it must be from 0 to 1",
+    );
+    refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
+    refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
     refused(
         &|s| s.recipe.accumulate = usize::MAX,
         "more tokens than can be counted",
@@ -148,6 +178,116 @@ fn a_model_without_dense_layers_is_no_teacher() {
     assert!(message.contains("no linear layer is left"), "{message}");
 }
 
+/// An error of the hidden states that is no part of the loss stops nothing: it is left out.
+#[test]
+fn a_measurement_that_is_no_number_is_left_out() {
+    let model = Model::new(2);
+    let mut setting = Setting::new(&model, recipe());
+    setting.recipe.loss.hidden = 0.0;
+    let hidden = |dir: &Path| -> Vec<Option<f64>> {
+        let steps = records(dir).into_iter().filter_map(|r| match r {
+            Record::Step(step) => Some(step.hidden),
+            _ => None,
+        });
+        steps.collect()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let failing = Failing::new(Fault::Hidden, 0);
+    setting.run(dir.path(), false, &failing).unwrap();
+    assert_eq!(hidden(dir.path()), [None; 12]);
+    let dir = tempfile::tempdir().unwrap();
+    setting.run(dir.path(), false, &Cpu).unwrap();
+    assert!(
+        hidden(dir.path())
+            .iter()
+            .all(|h| h.is_some_and(|h| h > 0.0))
+    );
+}
+
+/// A run that is told to stop saves, ends, and goes on as if nothing had been.
+#[test]
+fn told_to_stop_a_run_saves_and_ends() {
+    let model = Model::new(1);
+    for method in [Method::Rabit, Method::Frozen] {
+        let mut recipe = recipe();
+        recipe.method = method;
+        let setting = Setting::new(&model, recipe);
+        let whole = tempfile::tempdir().unwrap();
+        setting.run(whole.path(), false, &Cpu).unwrap();
+        for after in [0, 3, 6, 12] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut stopping = Stopping { after, done: 0 };
+            let outcome = setting.observed(dir.path(), false, &Cpu, &mut stopping);
+            assert_eq!(outcome.unwrap().steps, after);
+            assert_eq!(Saved::find(dir.path()).unwrap().unwrap().state.step, after);
+            setting.run(dir.path(), true, &Cpu).unwrap();
+            assert_eq!(
+                records(dir.path()),
+                records(whole.path()),
+                "{method:?} {after}"
+            );
+            for ((_, a), (_, b)) in files(dir.path()).iter().zip(&files(whole.path())) {
+                assert_eq!(data(a), data(b), "{method:?} {after}");
+            }
+        }
+    }
+}
+
+/// Tells the run to stop once so many updates are done.
+struct Stopping {
+    after: u64,
+    done: u64,
+}
+
+impl Observer for Stopping {
+    fn phase(&mut self, _: &str) {}
+    fn step(&mut self, record: &StepRecord) {
+        self.done = record.step;
+    }
+    fn validation(&mut self, _: &ValidationRecord) {}
+    fn stopped(&self) -> bool {
+        self.done >= self.after
+    }
+}
+
+/// What is refused before a run begins leaves no folder; what stops it later leaves one that says
+/// how to go on.
+#[test]
+fn a_run_that_cannot_begin_leaves_nothing() {
+    struct None;
+    impl Engines for None {
+        fn engine(&self) -> Result<Box<dyn Engine>, EngineError> {
+            Err(EngineError::new("there is no such device"))
+        }
+        fn storage(&self) -> DType {
+            DType::F32
+        }
+    }
+    let (model, folder) = (Model::new(3), tempfile::tempdir().unwrap());
+    let setting = Setting::new(&model, recipe());
+    let dir = folder.path().join("run");
+    let error = setting.run(&dir, false, &None).unwrap_err();
+    assert_eq!(error.to_string(), "there is no such device");
+    assert!(!dir.exists());
+    std::fs::write(&dir, "a letter").unwrap();
+    let message = setting.refused(&dir, false);
+    assert!(
+        message.ends_with("is a file, a run needs a folder"),
+        "{message}"
+    );
+    std::fs::remove_file(&dir).unwrap();
+    setting
+        .run(&dir, false, &Failing::new(Fault::Stop, 0))
+        .unwrap_err();
+    std::fs::remove_file(dir.join("model.safetensors")).unwrap();
+    let message = setting.refused(&dir, false);
+    assert!(
+        message.contains("not come to its first checkpoint"),
+        "{message}"
+    );
+    assert_eq!(setting.run(&dir, true, &Cpu).unwrap().steps, 12);
+}
+
 /// Only the run that is in a folder goes on in it.
 #[test]
 fn other_runs_do_not_go_on() {
@@ -168,6 +308,36 @@ fn other_runs_do_not_go_on() {
     };
     let message = setting.refused(dir.path(), true);
     assert!(message.contains("another text"), "{message}");
+    let setting = Setting {
+        valid: corpus(120, 9),
+        ..Setting::new(&model, recipe())
+    };
+    let message = setting.refused(dir.path(), true);
+    assert!(message.contains("another validation text"), "{message}");
+    let measured = |window: Option<usize>, most: Option<usize>| {
+        let setting = Setting {
+            window,
+            most,
+            ..Setting::new(&model, recipe())
+        };
+        setting.refused(dir.path(), true)
+    };
+    for (window, most, words) in [
+        (
+            None,
+            None,
+            "is measured on a validation text: give it again",
+        ),
+        (Some(17), None, "--window (saved and given): 16 and 17"),
+        (
+            Some(16),
+            Some(2),
+            "--max-windows (saved and given): all and 2",
+        ),
+    ] {
+        let message = measured(window, most);
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+    }
     let mut setting = Setting::new(&model, recipe());
     let start = Model::new(5);
     setting.student = Some(start.teacher());

@@ -1,7 +1,8 @@
 //! Checkpoints: found whatever an interrupted run left beside them, and refused when damaged.
 
-use rabitc_train::store::Saved;
+use rabitc_train::store::{Lock, Saved, clean};
 
+use super::failing::{Failing, Fault};
 use super::*;
 
 fn trained() -> tempfile::TempDir {
@@ -27,8 +28,15 @@ fn unfinished_checkpoints_do_not_count() {
         path("optimizer-00000008.safetensors"),
     )
     .unwrap();
+    let unfinished = path(".unfinished-optimizer-00000008.safetensors");
+    let next = path("optimizer-00000008.safetensors");
     assert_eq!(Saved::find(dir.path()).unwrap().unwrap().state.step, 4);
-    assert!(!path(".unfinished-optimizer-00000008.safetensors").exists());
+    // Who only looks changes nothing.
+    assert!(unfinished.exists() && next.exists());
+    let lock = Lock::take(dir.path()).unwrap().unwrap();
+    clean(dir.path(), Some(4), &lock).unwrap();
+    assert!(!unfinished.exists() && !next.exists());
+    assert_eq!(Saved::find(dir.path()).unwrap().unwrap().state.step, 4);
     // Killed before the first model was in its place.
     std::fs::remove_file(path("model.safetensors")).unwrap();
     assert!(Saved::find(dir.path()).unwrap().is_none());
@@ -68,4 +76,26 @@ fn damage_is_refused() {
         std::fs::write(dir.join(optimizer), bytes).unwrap();
     };
     refused(&swap, "is of step 5, the model of step 4");
+}
+
+/// What f16 does not hold is refused before it is rounded, and so are moments that could not be
+/// read again: the checkpoint before is all that counts, and goes on.
+#[test]
+fn what_could_not_be_read_again_is_not_saved() {
+    let model = Model::new(6);
+    let setting = Setting::new(&model, recipe());
+    for (fault, words) in [
+        (Fault::Scale, "rb_h` holds 70000, and f16 ends at 65504"),
+        (Fault::Moment, "has become inf"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = Failing::new(fault, 8);
+        let error = setting.run(dir.path(), false, &failing).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(words), "{message}");
+        assert!(message.contains("model."), "{message}");
+        assert_eq!(Saved::find(dir.path()).unwrap().unwrap().state.step, 4);
+        let outcome = setting.run(dir.path(), true, &Cpu).unwrap();
+        assert_eq!((outcome.from, outcome.steps), (4, 12));
+    }
 }

@@ -7,6 +7,7 @@
 
 use rabitc_rbx::SmArch;
 
+use super::matrix::{EXP2, MATRIX_F16};
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, Source};
 
 /// Attention of one layer; blocks go over query heads (x) and [`QUERIES`] tokens (y).
@@ -78,7 +79,9 @@ impl CudaSpec for AttentionPrefill {
             .int("WINDOW", self.window)
             .float("CAP", self.softcap)
             .helper(ACTIVATIONS)
-            .helper(MATRIX)
+            .helper(MATRIX_F16)
+            .helper(EXP2)
+            .helper(TILES)
             .param("const u16", "queries")
             .param("const u16", "keys")
             .param("const u16", "values")
@@ -88,11 +91,7 @@ impl CudaSpec for AttentionPrefill {
     }
 }
 
-const MATRIX: &str = r#"
-__device__ __forceinline__ void matrix_f16(float* d, const u32* a, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+const TILES: &str = r#"
 __device__ __forceinline__ void load_matrices(u32* b, u32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(row) : "memory");
@@ -106,8 +105,6 @@ __device__ __forceinline__ void copy_async(u32 to, const u16* from, bool there) 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory"); }
-__device__ __forceinline__ u32 pack_f16(float low, float high) { return f32_to_f16(low) | (u32)f32_to_f16(high) << 16; }
-__device__ __forceinline__ float exp2_fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 "#;
 
 const BODY: &str = r#"

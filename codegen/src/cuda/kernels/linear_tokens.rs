@@ -89,7 +89,7 @@ impl CudaSpec for LinearTokens {
             .int("WARPS", WARPS)
             .int("TERMS", terms)
             .int("WORDS", LANE_INPUTS * bytes / 4)
-            // Steps under way: what registers hold.
+            // Steps under way: an even number, what registers hold.
             .int("AHEAD", if bytes == 4 { 2 } else { 6 })
             .flag("INT8", int8)
             .helper(SPLIT)
@@ -230,7 +230,11 @@ const BODY: &str = r#"
               for (int part = 2 - term; part >= 0; part--) matrix_bf16(sum[i][k], a, b[k][part][pair], b[k][part][pair + 1]);
           }
       }
-      if (first + AHEAD < STEPS) fetch(first + AHEAD + s, ahead[s]);
+      // Two steps together, which lie side by side in memory.
+      if (s % 2 == 1 && first + AHEAD < STEPS) {
+        fetch(first + AHEAD + s - 1, ahead[s - 1]);
+        fetch(first + AHEAD + s, ahead[s]);
+      }
     }
 #pragma unroll
   for (int i = 0; i < TILES; i++)

@@ -17,8 +17,12 @@ pub struct RbPrefill {
     pub layout: GpuLayout,
     /// f32 elements from one row of the residual to the next, if one is added.
     pub residual: Option<usize>,
+    /// Tokens of a run at most. The kernel takes any number; how it is best cut depends on it.
+    pub most: usize,
     /// Whether tokens are counted by R, the rows asked for, instead of T.
     pub by_rows: bool,
+    /// Row tiles of a warp, one of [`RbPrefill::choices`].
+    pub warp_tiles: usize,
 }
 
 /// Tokens of a block.
@@ -33,12 +37,12 @@ const STAGES: usize = 3;
 const PITCH: usize = STEPS * 32 + 32;
 
 impl RbPrefill {
-    /// Row tiles of a warp: the signs of all paths are held in registers.
-    fn warp_tiles(&self) -> usize {
+    /// Row tiles that a warp may have: the signs of all paths are held in registers.
+    pub fn choices(&self) -> &'static [usize] {
         match self.layout.stored.paths {
-            1 | 2 => 4,
-            3 | 4 => 2,
-            _ => 1,
+            1 | 2 => &[4, 2, 1],
+            3 | 4 => &[2, 1],
+            _ => &[1],
         }
     }
 
@@ -46,15 +50,20 @@ impl RbPrefill {
     pub fn grid(&self) -> usize {
         self.layout
             .row_tiles()
-            .div_ceil(ROW_WARPS * self.warp_tiles())
+            .div_ceil(ROW_WARPS * self.warp_tiles)
+    }
+
+    /// The name without the way it is cut.
+    pub fn base_name(&self) -> String {
+        let residual = self.residual.map_or(String::new(), |s| format!("_add{s}"));
+        let count = if self.by_rows { "_rows" } else { "" };
+        format!("rb_prefill_{}{residual}{count}", self.layout.shape_name())
     }
 }
 
 impl CudaSpec for RbPrefill {
     fn name(&self) -> String {
-        let residual = self.residual.map_or(String::new(), |s| format!("_add{s}"));
-        let count = if self.by_rows { "_rows" } else { "" };
-        format!("rb_prefill_{}{residual}{count}", self.layout.shape_name())
+        format!("{}_r{}", self.base_name(), self.warp_tiles)
     }
 
     fn source(&self, arch: SmArch) -> Source {
@@ -65,8 +74,8 @@ impl CudaSpec for RbPrefill {
             .int("PATHS", stored.paths)
             .int("ALL_TILES", layout.row_tiles())
             .int("TOKENS", TOKENS)
-            .int("ROW_TILES", ROW_WARPS * self.warp_tiles())
-            .int("WARP_TILES", self.warp_tiles())
+            .int("ROW_TILES", ROW_WARPS * self.warp_tiles)
+            .int("WARP_TILES", self.warp_tiles)
             .int("WARP_TOKENS", WARP_TOKENS)
             .int("STEPS", STEPS)
             .int("STAGES", STAGES)

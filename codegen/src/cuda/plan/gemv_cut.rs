@@ -5,9 +5,9 @@
 
 use rabitc_rbx::SmArch;
 
-use super::cost::{Kind, SCHEDULERS, Work};
+use super::cost::{Card, Kind, SCHEDULERS, Work};
 use super::gemv_tile::{self, alone, blocks, most_signs, next, with};
-use super::product::{Cut, Task};
+use super::product::{Cut, Rounding, Task};
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 
@@ -21,6 +21,8 @@ const KIND: Kind = Kind {
 };
 
 impl Cut for RbGemv {
+    const KIND: &'static str = "one token";
+
     fn problem(&self) -> String {
         self.problem_name()
     }
@@ -43,35 +45,12 @@ impl Cut for RbGemv {
         cuts
     }
 
-    fn work(&self, arch: SmArch) -> Work {
-        let tile = &self.tile;
-        let threads = self.all_warps() * 32;
-        let signs = self.tiles() * self.rounds() * self.stage_bytes();
-        // x and its scales come from the cache, but on the way that signs take.
-        let inputs = self.layout.input_tiles().div_ceil(tile.splits) * 256;
-        let bytes = signs + inputs * (4 + 2 * self.sets());
-        // One block a multiprocessor, which leaves the next kernel's room and time.
-        let room = tile.alone == alone(self, arch)
-            && tile.next == next(self, arch)
-            && self.grid() <= blocks(arch, tile.splits)
-            && tile.slots * self.stage_bytes() <= most_signs(tile.alone, arch);
-        let counted = self.tiles() * self.rounds() * self.steps() * (self.planes / 8);
-        Work {
-            kind: Kind {
-                leaves_room: Some(room),
-                ..KIND
-            },
-            blocks: self.grid(),
-            cluster: tile.splits,
-            threads,
-            registers: REGISTERS,
-            shared: self.shared_bytes(),
-            bytes,
-            in_flight: (tile.slots * self.stage_bytes()).min(signs) + (bytes - signs),
-            units: self.rounds() * self.steps(),
-            matrix: counted * tile.warps.div_ceil(SCHEDULERS),
-            items: (self.rows() * self.paired()).div_ceil(tile.splits * tile.warps * 32),
-        }
+    fn seconds(&self, arch: SmArch) -> f64 {
+        Card::of(arch).seconds(&work(self, arch))
+    }
+
+    fn grid(&self) -> [usize; 2] {
+        [RbGemv::grid(self), 1]
     }
 
     fn task(&self) -> Task {
@@ -79,7 +58,7 @@ impl Cut for RbGemv {
         Task {
             layout: self.layout.clone(),
             tokens: 1,
-            planes: self.planes,
+            rounding: Rounding::Planes(self.planes),
             x_stride: d_in,
             norm: self.norm,
             gate: match self.finish {
@@ -92,6 +71,38 @@ impl Cut for RbGemv {
             },
             columns: self.columns(),
         }
+    }
+}
+
+/// What a product asks of a card.
+fn work(product: &RbGemv, arch: SmArch) -> Work {
+    let tile = &product.tile;
+    let threads = product.all_warps() * 32;
+    let signs = product.tiles() * product.rounds() * product.stage_bytes();
+    // x and its scales come from the cache, but on the way that signs take.
+    let inputs = product.layout.input_tiles().div_ceil(tile.splits) * 256;
+    let bytes = signs + inputs * (4 + 2 * product.sets());
+    // One block a multiprocessor, which leaves the next kernel's room and time.
+    let room = tile.alone == alone(product, arch)
+        && tile.next == next(product, arch)
+        && product.grid() <= blocks(arch, tile.splits)
+        && tile.slots * product.stage_bytes() <= most_signs(tile.alone, arch);
+    let counted = product.tiles() * product.rounds() * product.steps() * (product.planes / 8);
+    Work {
+        kind: Kind {
+            leaves_room: Some(room),
+            ..KIND
+        },
+        blocks: product.grid(),
+        cluster: tile.splits,
+        threads,
+        registers: REGISTERS,
+        shared: product.shared_bytes(),
+        bytes,
+        in_flight: (tile.slots * product.stage_bytes()).min(signs) + (bytes - signs),
+        units: product.rounds() * product.steps(),
+        matrix: counted * tile.warps.div_ceil(SCHEDULERS),
+        items: (product.rows() * product.paired()).div_ceil(tile.splits * tile.warps * 32),
     }
 }
 

@@ -49,7 +49,7 @@ fn the_cost_model_takes_what_is_expected_to_be_fastest() {
     ] {
         let wanted = product(&segments, d_in, finish);
         let expected = with(&wanted, gemv_tile::choose(&wanted, arch).unwrap());
-        let (found, all) = choose(&wanted, arch, &unmeasured).unwrap();
+        let (found, all) = choose(&wanted, arch, "decode", &unmeasured).unwrap();
         assert_eq!(found.name(), expected.name());
         assert!(all.candidates.len() > 10, "{}", all.candidates.len());
     }
@@ -59,14 +59,14 @@ fn the_cost_model_takes_what_is_expected_to_be_fastest() {
 fn the_choice_is_the_least_cost_or_what_was_measured() {
     let arch = "sm_90".parse().unwrap();
     let wanted = product(&[4096], 4096, Finish::Store);
-    let (chosen, product) = choose(&wanted, arch, &unmeasured).unwrap();
+    let (chosen, product) = choose(&wanted, arch, "decode", &unmeasured).unwrap();
     assert_eq!(product.chosen_by, COST_MODEL);
     assert_eq!(chosen.name(), product.candidates[0].spec.name());
     let costs: Vec<f64> = product.candidates.iter().map(|c| c.cost).collect();
     assert!(costs.is_sorted() && costs[0] > 0.0);
     let last = product.candidates.len() - 1;
     let measured = |_: &_| Some((last, "measured".to_owned()));
-    let (chosen, product) = choose(&wanted, arch, &measured).unwrap();
+    let (chosen, product) = choose(&wanted, arch, "decode", &measured).unwrap();
     assert_eq!((product.chosen, &product.chosen_by[..]), (last, "measured"));
     assert_eq!(chosen.name(), product.candidates[last].spec.name());
 }
@@ -102,10 +102,11 @@ proptest! {
             let splits = cut.tile.splits;
             prop_assert!(cut.shared_bytes() <= arch.shared_bytes());
             prop_assert!(splits == 1 || arch.has_clusters());
-            prop_assert!(cut.grid() % splits == 0);
-            let tiles = cut.grid() / splits * cut.tiles() * cut.paired();
+            let blocks = RbGemv::grid(&cut);
+            prop_assert!(blocks.is_multiple_of(splits));
+            let tiles = blocks / splits * cut.tiles() * cut.paired();
             prop_assert!(tiles >= cut.layout.row_tiles());
-            prop_assert!(cut.work(arch).bytes > 0);
+            prop_assert!(work(&cut, arch).bytes > 0);
         }
     }
 }

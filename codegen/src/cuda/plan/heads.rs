@@ -4,11 +4,13 @@ use rabitc_ir::ops::attention::Attention;
 use rabitc_ir::{NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg, RopeTable};
 
-use super::lower::{Here, Lowering, Operand};
+use super::lower::Lowering;
+use super::lowered::{Here, Operand};
 use crate::CodegenError;
 use crate::cuda::kernels::attention_decode::AttentionDecode;
 use crate::cuda::kernels::attention_prefill::{AttentionPrefill, QUERIES};
 use crate::cuda::kernels::attention_tokens::AttentionTokens;
+use crate::cuda::kernels::cached_attention::CachedAttention;
 use crate::cuda::kernels::heads::{Chain, Chains};
 use crate::cuda::kernels::rotate_append::RotateAppend;
 use crate::cuda::source::CudaSpec;
@@ -38,78 +40,62 @@ impl Lowering<'_, '_> {
             return Err(self.unsupported(here.id, "values are rotated"));
         }
         let caches = [GpuArg::Keys(op.layer), GpuArg::Values(op.layer)].map(Operand::Arg);
-        let several = self.several_spec(op, chains);
-        let fits = several.shared_bytes() <= self.options.arch.shared_bytes();
+        let over = self.over(op, chains);
         match self.mode.max_tokens {
-            1 => self.attention_one(here, op, chains, args, caches),
-            _ if self.mode.many || !fits => self.attention_many(here, op, chains, args, caches),
-            _ => {
-                let blocks = several.grid();
-                self.attention_few(here, several, blocks, args, caches);
+            1 => self.attention_one(here, over, args, caches),
+            _ if self.mode.many => self.attention_many(here, op, chains, args, caches),
+            tokens => {
+                let spec = AttentionTokens { over, tokens };
+                match spec.shared_bytes() <= self.options.arch.shared_bytes() {
+                    true => self.attention_few(here, spec.grid(), spec, args, caches),
+                    false => return self.attention_many(here, op, chains, args, caches),
+                }
                 Ok(())
             }
         }
     }
 
-    /// Blocks that share the cache of a key/value head.
-    fn splits(&self) -> usize {
-        match self.options.arch.has_clusters() {
-            true => SPLITS,
-            false => 1,
+    /// Attention over a cache that blocks of clusters split.
+    fn over(&self, op: &Attention, chains: Chains) -> CachedAttention {
+        CachedAttention {
+            n_heads: op.n_heads,
+            n_kv_heads: op.n_kv_heads,
+            head_dim: op.head_dim,
+            splits: match self.options.arch.has_clusters() {
+                true => SPLITS,
+                false => 1,
+            },
+            scale: op.scale,
+            window: op.window,
+            softcap: op.softcap,
+            chains,
         }
     }
 
     fn attention_one(
         &mut self,
         here: &Here,
-        op: &Attention,
-        chains: Chains,
+        over: CachedAttention,
         args: Vec<Operand>,
         caches: [Operand; 2],
     ) -> Result<(), CodegenError> {
-        let spec = AttentionDecode {
-            n_heads: op.n_heads,
-            n_kv_heads: op.n_kv_heads,
-            head_dim: op.head_dim,
-            tokens: self.mode.max_tokens,
-            splits: self.splits(),
-            scale: op.scale,
-            window: op.window,
-            softcap: op.softcap,
-            chains,
-        };
+        let spec = AttentionDecode { over };
         if spec.shared_bytes() > self.options.arch.shared_bytes() {
             return Err(self.unsupported(
                 here.id,
                 "attention needs more shared memory than a block has",
             ));
         }
-        let blocks = spec.grid();
-        self.attention_few(here, spec, blocks, args, caches);
+        self.attention_few(here, spec.grid(), spec, args, caches);
         Ok(())
-    }
-
-    /// The kernel for several tokens, whether it fits or not.
-    fn several_spec(&self, op: &Attention, chains: Chains) -> AttentionTokens {
-        AttentionTokens {
-            n_heads: op.n_heads,
-            n_kv_heads: op.n_kv_heads,
-            head_dim: op.head_dim,
-            tokens: self.mode.max_tokens,
-            splits: self.splits(),
-            scale: op.scale,
-            window: op.window,
-            softcap: op.softcap,
-            chains,
-        }
     }
 
     /// Attention in one launch.
     fn attention_few(
         &mut self,
         here: &Here,
-        spec: impl CudaSpec + 'static,
         blocks: usize,
+        spec: impl CudaSpec + 'static,
         mut args: Vec<Operand>,
         caches: [Operand; 2],
     ) {

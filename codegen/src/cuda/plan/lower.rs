@@ -7,6 +7,7 @@ use rabitc_ir::{Dim, Graph, NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::Fusions;
+use super::lowered::{Here, Launch, Lowered, Operand, RowBuffer, View};
 use super::table::Table;
 use super::{GpuOptions, Mode};
 use crate::CodegenError;
@@ -15,103 +16,8 @@ use crate::cuda::kernels::linear::{Linear, Norm, Weight};
 use crate::cuda::kernels::linear_tokens::LinearTokens;
 use crate::cuda::source::CudaSpec;
 use crate::kernels::Float;
-use crate::plan::launch::{Buffer, BufferId};
+use crate::plan::launch::BufferId;
 use crate::plan::nodes;
-
-/// A pointer argument before buffers have places.
-#[derive(Clone, Debug)]
-pub enum Operand {
-    /// A byte offset into a buffer.
-    Buffer {
-        /// The buffer.
-        id: BufferId,
-        /// The offset.
-        offset: usize,
-    },
-    /// Anything else.
-    Arg(GpuArg),
-}
-
-impl Operand {
-    /// The beginning of a buffer.
-    pub fn to(id: BufferId) -> Operand {
-        Operand::Buffer { id, offset: 0 }
-    }
-}
-
-/// A launch before buffers have places.
-pub struct Launch {
-    /// The graph node.
-    pub node: String,
-    /// Number of the kernel.
-    pub kernel: usize,
-    /// Blocks.
-    pub grid: [Blocks; 3],
-    /// Pointers.
-    pub args: Vec<Operand>,
-}
-
-/// A graph as launches over buffers.
-pub struct Lowered {
-    /// The launches in order.
-    pub launches: Vec<Launch>,
-    /// The buffers.
-    pub buffers: Vec<Buffer>,
-    /// The buffer that holds the logits.
-    pub logits: BufferId,
-}
-
-/// A value's place: columns of a buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// The buffer.
-    pub buffer: BufferId,
-    /// First column, in f32 elements.
-    pub column: usize,
-    /// f32 elements a row.
-    pub stride: usize,
-}
-
-impl View {
-    /// The pointer to row 0.
-    pub fn read(&self) -> Operand {
-        Operand::Buffer {
-            id: self.buffer,
-            offset: self.column * 4,
-        }
-    }
-
-    /// Whether every row starts at a multiple of `n` elements and has a multiple of `n` of them.
-    pub fn aligned(&self, n: usize) -> bool {
-        self.column.is_multiple_of(n) && self.stride.is_multiple_of(n)
-    }
-}
-
-/// What the lowering functions need to know of the node in hand.
-pub struct Here {
-    /// The node.
-    pub id: NodeId,
-    /// Its operands.
-    pub operands: Vec<NodeId>,
-    rows: Dim,
-    /// Columns of the result.
-    pub d: usize,
-}
-
-impl Here {
-    /// Whether its rows are those asked for, not all tokens.
-    pub fn by_rows(&self) -> bool {
-        self.rows == Dim::Rows
-    }
-
-    /// One block for every `each` of its rows.
-    pub fn blocks(&self, each: u32) -> Blocks {
-        match self.rows {
-            Dim::Rows => Blocks::PerRows(each),
-            _ => Blocks::PerTokens(each),
-        }
-    }
-}
 
 /// The state of lowering one program.
 pub struct Lowering<'a, 'm> {
@@ -121,7 +27,9 @@ pub struct Lowering<'a, 'm> {
     pub(super) fusions: &'a Fusions,
     pub(super) table: &'a mut Table<'m>,
     launches: Vec<Launch>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<RowBuffer>,
+    /// Whether the node in hand works on the rows whose logits are asked for.
+    by_rows: bool,
     views: HashMap<NodeId, View>,
 }
 
@@ -141,6 +49,7 @@ pub fn lower(
         table,
         launches: Vec::new(),
         buffers: Vec::new(),
+        by_rows: false,
         views: HashMap::new(),
     };
     for id in graph.order() {
@@ -170,6 +79,7 @@ impl Lowering<'_, '_> {
             rows: ty.shape.first().copied().unwrap_or(Dim::Fixed(1)),
             d: ty.last().unwrap_or(1),
         };
+        self.by_rows = here.by_rows();
         let taken = self.fusions.heads.contains(&id)
             || self.fusions.norm_add.contains_key(&id)
             || self.single() && self.fusions.before_linear.contains(&id);
@@ -244,7 +154,8 @@ impl Lowering<'_, '_> {
     }
 
     pub(super) fn buffer(&mut self, row_bytes: usize) -> BufferId {
-        self.buffers.push(Buffer { row_bytes });
+        let by_rows = self.by_rows;
+        self.buffers.push(RowBuffer { row_bytes, by_rows });
         self.buffers.len() - 1
     }
 
@@ -292,6 +203,7 @@ impl Lowering<'_, '_> {
             kernel,
             grid,
             args,
+            by_rows: here.by_rows(),
         });
     }
 
@@ -329,7 +241,7 @@ impl Lowering<'_, '_> {
         args.extend(taken.then_some(Operand::Arg(GpuArg::Rows)));
         args.extend([self.result(here), Operand::Arg(GpuArg::State)]);
         let d_in = self.graph.ty(here.operands[1]).last().unwrap_or(0);
-        let tokens = self.mode.max_tokens;
+        let tokens = here.most(self.mode);
         if !self.single() && LinearTokens::takes(d_in, x.aligned(4)) {
             let spec = LinearTokens {
                 d_in,

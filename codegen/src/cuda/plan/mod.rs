@@ -10,10 +10,13 @@ mod gemv_cut;
 mod gemv_tile;
 mod heads;
 mod lower;
+mod lowered;
 mod ops;
+mod prefill_cut;
 pub mod product;
 mod residual_binary;
 mod table;
+mod token_cut;
 mod token_tile;
 
 use rabitc_ir::Graph;
@@ -25,10 +28,9 @@ use crate::cuda::kernels::argmax::Argmax;
 use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
-use crate::plan::place::place;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
 use product::{Measured, Product};
-pub use token_tile::choose as choose_token_tile;
+pub use token_cut::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]
@@ -37,40 +39,53 @@ pub struct Mode {
     pub name: &'static str,
     /// Tokens of a run at most.
     pub max_tokens: usize,
+    /// Rows of logits that are computed together at most.
+    pub max_rows: usize,
     /// Whether products use f16 matrix units, which pay with many tokens.
     pub many: bool,
 }
+
+/// Rows of logits that programs of many tokens compute together. A vocabulary is wide: logits of
+/// all tokens would take more memory than everything else. Products on matrix units work on tiles of
+/// up to so many tokens, and their buffers hold whole tiles.
+const ROWS: usize = 256;
 
 /// The programs of a target.
 pub const MODES: [Mode; 6] = [
     Mode {
         name: "decode",
         max_tokens: 1,
+        max_rows: 1,
         many: false,
     },
     Mode {
         name: "few_4",
         max_tokens: 4,
+        max_rows: 4,
         many: false,
     },
     Mode {
         name: "few_8",
         max_tokens: 8,
+        max_rows: 8,
         many: false,
     },
     Mode {
         name: "few_16",
         max_tokens: 16,
+        max_rows: 16,
         many: false,
     },
     Mode {
         name: "prefill",
         max_tokens: 512,
+        max_rows: ROWS,
         many: true,
     },
     Mode {
         name: "prompt",
         max_tokens: 2048,
+        max_rows: ROWS,
         many: true,
     },
 ];
@@ -123,8 +138,9 @@ pub fn plan(
     let fusions = fuse::find(graph);
     let mut programs = Vec::new();
     for mode in MODES {
+        table.program = mode.name;
         let lowered = lower::lower(graph, mode, options, &fusions, &mut table)?;
-        programs.push(finish(lowered, mode)?);
+        programs.push(lowered::finish(lowered, mode)?);
     }
     let vocab = graph
         .outputs()
@@ -157,44 +173,4 @@ pub fn plan(
         setup: table.setup,
         programs,
     })
-}
-
-/// Places buffers and resolves operands.
-fn finish(lowered: lower::Lowered, mode: Mode) -> Result<GpuProgram, CodegenError> {
-    let live = lifetimes(&lowered);
-    let placement = place(&lowered.buffers, &live, mode.max_tokens)
-        .ok_or_else(|| CodegenError::plan("the buffers of a step overflow the address space"))?;
-    let arg = |operand: lower::Operand| match operand {
-        lower::Operand::Buffer { id, offset, .. } => GpuArg::Arena(placement.offsets[id] + offset),
-        lower::Operand::Arg(arg) => arg,
-    };
-    let steps = lowered.launches.into_iter().map(|l| GpuStep {
-        node: l.node,
-        kernel: l.kernel,
-        grid: l.grid,
-        args: l.args.into_iter().map(arg).collect(),
-    });
-    Ok(GpuProgram {
-        name: mode.name.into(),
-        max_tokens: mode.max_tokens,
-        arena_bytes: placement.bytes,
-        logits: placement.offsets[lowered.logits],
-        steps: steps.collect(),
-    })
-}
-
-/// First and last launch that touch every buffer. The logits live to the end.
-fn lifetimes(lowered: &lower::Lowered) -> Vec<(usize, usize)> {
-    let mut live = vec![(usize::MAX, 0); lowered.buffers.len()];
-    for (n, launch) in lowered.launches.iter().enumerate() {
-        for operand in &launch.args {
-            if let lower::Operand::Buffer { id, .. } = operand {
-                let (first, last) = &mut live[*id];
-                *first = (*first).min(n);
-                *last = (*last).max(n);
-            }
-        }
-    }
-    live[lowered.logits].1 = usize::MAX;
-    live
 }

@@ -5,7 +5,8 @@ use rabitc_ir::ops::rms_norm::RmsNorm as RmsNormOp;
 use rabitc_ir::{NodeId, Op};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
-use super::lower::{Here, Lowering, Operand, View};
+use super::lower::Lowering;
+use super::lowered::{Here, Operand, View};
 use crate::CodegenError;
 use crate::cuda::kernels::elementwise::{COLUMNS, Elementwise, Function};
 use crate::cuda::kernels::embed::Embed;

@@ -9,20 +9,29 @@
 use rabitc_ir::ops::gate::Activation;
 use rabitc_rbx::SmArch;
 
-use super::cost::{Card, Work};
+use crate::cuda::kernels::rb_prepare::Order;
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::CudaSpec;
 
 /// A residual-binary product that can be cut in several ways.
 pub trait Cut: CudaSpec + Clone + 'static {
-    /// The kernel's name without the way it is cut.
+    /// The kind of kernel, as reports name it.
+    const KIND: &'static str;
+
+    /// What it computes and for how many tokens, however it is cut.
     fn problem(&self) -> String;
     /// Every way to cut it that is worth trying and fits an architecture; none if nothing fits.
     fn candidates(&self, arch: SmArch) -> Vec<Self>;
-    /// What it asks of a card.
-    fn work(&self, arch: SmArch) -> Work;
+    /// Seconds that a launch takes on a typical card of the architecture.
+    fn seconds(&self, arch: SmArch) -> f64;
+    /// Blocks along x and y for the most tokens.
+    fn grid(&self) -> [usize; 2];
     /// What it computes, for checks.
     fn task(&self) -> Task;
+    /// The order of the prepared input, if it reads one; else it reads x.
+    fn input(&self) -> Option<Order> {
+        None
+    }
 }
 
 /// What a product computes, whatever the kernel.
@@ -30,10 +39,10 @@ pub trait Cut: CudaSpec + Clone + 'static {
 pub struct Task {
     /// Shape and layout of the signs.
     pub layout: GpuLayout,
-    /// Tokens at once.
+    /// Tokens of a run at most.
     pub tokens: usize,
-    /// Bits of the quantised input.
-    pub planes: usize,
+    /// To what the input is rounded.
+    pub rounding: Rounding,
     /// f32 elements from one token of the input to the next.
     pub x_stride: usize,
     /// eps of an RMSNorm ahead, whose weight is part of the scales.
@@ -46,12 +55,23 @@ pub struct Task {
     pub columns: usize,
 }
 
+/// To what a product rounds its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Whole numbers of so many bits, by the largest of some inputs.
+    Planes(usize),
+    /// f16, and the weights with it.
+    Half,
+}
+
 /// One way to cut a product.
 pub struct Candidate {
     /// The kernel.
     pub spec: Box<dyn CudaSpec>,
-    /// Blocks along x.
-    pub blocks: usize,
+    /// Blocks along x and y.
+    pub grid: [usize; 2],
+    /// See [`Cut::input`].
+    pub input: Option<Order>,
     /// Seconds by the cost model.
     pub cost: f64,
 }
@@ -60,6 +80,10 @@ pub struct Candidate {
 pub struct Product {
     /// See [`Cut::problem`].
     pub problem: String,
+    /// See [`Cut::KIND`].
+    pub kind: &'static str,
+    /// The program that it is for; the first, if several have it.
+    pub program: &'static str,
     /// The architecture.
     pub arch: SmArch,
     /// What is computed.
@@ -85,31 +109,32 @@ pub fn unmeasured(_: &Product) -> Option<(usize, String)> {
 /// What the choice rests on where nothing was measured.
 pub const COST_MODEL: &str = "by the cost model";
 
-/// Chooses how `wanted` is cut; `None` if nothing fits the architecture.
-pub fn choose<T: Cut>(wanted: &T, arch: SmArch, measured: Measured) -> Option<(T, Product)> {
-    let card = Card::of(arch);
-    let mut cuts: Vec<(T, Work, f64)> = wanted
-        .candidates(arch)
-        .into_iter()
+/// Chooses how `wanted` is cut for a program; `None` if nothing fits the architecture.
+pub fn choose<T: Cut>(
+    wanted: &T,
+    arch: SmArch,
+    program: &'static str,
+    measured: Measured,
+) -> Option<(T, Product)> {
+    let cuts = wanted.candidates(arch).into_iter();
+    let mut cuts: Vec<(T, f64)> = cuts
         .map(|cut| {
-            let work = cut.work(arch);
-            (cut, work, card.seconds(&work))
+            let seconds = cut.seconds(arch);
+            (cut, seconds)
         })
         .collect();
     // Equal costs in the order in which candidates are given.
-    cuts.sort_by(|a, b| a.2.total_cmp(&b.2));
+    cuts.sort_by(|a, b| a.1.total_cmp(&b.1));
     let first = &cuts.first()?.0;
     let mut product = Product {
         problem: first.problem(),
+        kind: T::KIND,
+        program,
         arch,
         task: first.task(),
         candidates: cuts
             .iter()
-            .map(|(cut, work, cost)| Candidate {
-                spec: Box::new(cut.clone()),
-                blocks: work.blocks,
-                cost: *cost,
-            })
+            .map(|(cut, cost)| candidate(cut, *cost))
             .collect(),
         chosen: 0,
         chosen_by: COST_MODEL.to_owned(),
@@ -121,4 +146,13 @@ pub fn choose<T: Cut>(wanted: &T, arch: SmArch, measured: Measured) -> Option<(T
         (product.chosen, product.chosen_by) = (index, place);
     }
     Some((cuts.swap_remove(product.chosen).0, product))
+}
+
+fn candidate<T: Cut>(cut: &T, cost: f64) -> Candidate {
+    Candidate {
+        spec: Box::new(cut.clone()),
+        grid: cut.grid(),
+        input: cut.input(),
+        cost,
+    }
 }

@@ -4,15 +4,16 @@ use rabitc_ir::ops::residual_binary::{Prologue, ResidualBinary, Roles};
 use rabitc_rbx::gpu::{Blocks, GpuArg};
 
 use super::fuse::gate_source;
-use super::lower::{Here, Lowering, Operand, View};
+use super::gemv_tile;
+use super::lower::Lowering;
+use super::lowered::{Here, Operand, View};
 use super::table::PackedLayer;
-use super::{gemv_tile, token_tile};
 use crate::CodegenError;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 use crate::cuda::kernels::rb_prefill::{self, RbPrefill};
-use crate::cuda::kernels::rb_prefill_wgmma::RbPrefillWgmma;
+use crate::cuda::kernels::rb_prefill_wgmma::{PrefillTile, RbPrefillWgmma};
 use crate::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
@@ -215,7 +216,7 @@ impl Lowering<'_, '_> {
 
     /// The product of up to `tokens` tokens at once; `None` if shared memory holds no two.
     fn several(
-        &self,
+        &mut self,
         here: &Here,
         layer: &Layer<'_>,
         x: View,
@@ -241,7 +242,7 @@ impl Lowering<'_, '_> {
                 slots: 1,
             },
         };
-        token_tile::choose(wanted, self.options.arch)
+        self.table.cut(&wanted, self.options.arch)
     }
 
     /// The product of one token after the other.
@@ -279,25 +280,26 @@ impl Lowering<'_, '_> {
     }
 
     fn many_tokens(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
-        let wide = self.options.arch.has_clusters();
-        let tile = RbPrefillWgmma::tile_tokens(&layer.layout, self.mode.max_tokens);
-        let order = if wide {
-            Order::Units(tile)
-        } else {
-            Order::Tokens
-        };
-        let mut args = self.prepare(here, &layer, order)?;
+        match self.options.arch.has_clusters() {
+            true => self.product_of_clusters(here, layer),
+            false => self.product_of_warps(here, layer),
+        }
+    }
+
+    /// Pointers of a product of many tokens, all but the result and the state.
+    fn many_args(
+        &mut self,
+        here: &Here,
+        layer: &Layer<'_>,
+        order: Order,
+    ) -> Result<Vec<Operand>, CodegenError> {
+        let mut args = self.prepare(here, layer, order)?;
         let packed = layer.packed;
         args.extend(
             [packed.signs, packed.g, packed.h_steps].map(|d| Operand::Arg(GpuArg::Derived(d))),
         );
         args.extend(layer.residual.map(|r| r.read()));
-        if wide {
-            self.product_of_clusters(here, layer, tile, args)?;
-        } else {
-            self.product_of_warps(here, layer, args);
-        }
-        Ok(())
+        Ok(args)
     }
 
     /// The input of a product of many tokens in f16; gives it and its factors.
@@ -341,29 +343,20 @@ impl Lowering<'_, '_> {
         Ok(prepared.into())
     }
 
-    fn product_of_clusters(
-        &mut self,
-        here: &Here,
-        layer: Layer<'_>,
-        tile: usize,
-        mut args: Vec<Operand>,
-    ) -> Result<(), CodegenError> {
-        let finish = match (self.fusions.gated.get(&here.id), layer.residual) {
-            (Some(act), _) => Finish::Gate(*act),
-            (None, Some(residual)) => Finish::Residual(residual.stride),
-            (None, None) => Finish::Store,
-        };
-        let product = RbPrefillWgmma {
-            layout: layer.layout,
-            finish,
-            tokens: tile,
+    fn product_of_clusters(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+        let wanted = RbPrefillWgmma {
+            finish: self.finish(here, &layer),
+            layout: layer.layout.clone(),
+            most: here.most(self.mode),
             by_rows: here.by_rows(),
+            tile: PrefillTile {
+                tokens: 128,
+                stages: 2,
+            },
         };
-        let arch = self.options.arch;
-        if !product.fits(arch) {
-            let reason = format!("needs more shared memory than a block has on {arch}");
-            return Err(self.unsupported(here.id, &reason));
-        }
+        let product = self.table.cut(&wanted, self.options.arch);
+        let product = product.ok_or_else(|| self.does_not_fit(here))?;
+        let mut args = self.many_args(here, &layer, Order::Units(product.tile.tokens))?;
         let blocks = Blocks::Fixed(product.grid() as u32);
         args.push(self.result_of(here.id, product.columns()));
         args.push(Operand::Arg(GpuArg::State));
@@ -371,20 +364,25 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    fn product_of_warps(&mut self, here: &Here, layer: Layer<'_>, mut args: Vec<Operand>) {
-        let columns = layer.layout.stored.segments.iter().sum();
-        let product = RbPrefill {
-            layout: layer.layout,
+    fn product_of_warps(&mut self, here: &Here, layer: Layer<'_>) -> Result<(), CodegenError> {
+        let wanted = RbPrefill {
+            layout: layer.layout.clone(),
             residual: layer.residual.map(|r| r.stride),
+            most: here.most(self.mode),
             by_rows: here.by_rows(),
+            warp_tiles: 1,
         };
+        let product = self.table.cut(&wanted, self.options.arch);
+        let product = product.ok_or_else(|| self.does_not_fit(here))?;
+        let mut args = self.many_args(here, &layer, Order::Tokens)?;
         let blocks = [
             here.blocks(rb_prefill::TOKENS as u32),
             Blocks::Fixed(product.grid() as u32),
             Blocks::ONE,
         ];
-        args.push(self.result_of(here.id, columns));
+        args.push(self.result_of(here.id, layer.layout.stored.segments.iter().sum()));
         args.push(Operand::Arg(GpuArg::State));
         self.launch(here, product, blocks, args);
+        Ok(())
     }
 }

@@ -36,6 +36,8 @@ pub struct Table<'a> {
     pub packed: HashMap<NodeId, PackedLayer>,
     /// Products that could be cut in other ways, each problem once.
     pub products: Vec<Product>,
+    /// The program that is being planned.
+    pub program: &'static str,
     measured: Measured<'a>,
     numbers: HashMap<String, usize>,
 }
@@ -50,6 +52,7 @@ impl<'a> Table<'a> {
             setup: Vec::new(),
             packed: HashMap::new(),
             products: Vec::new(),
+            program: "",
             measured,
             numbers: HashMap::new(),
         }
@@ -57,10 +60,11 @@ impl<'a> Table<'a> {
 
     /// Chooses how a product is cut, and remembers that it was a choice; `None` if nothing fits.
     pub fn cut<T: Cut>(&mut self, wanted: &T, arch: SmArch) -> Option<T> {
-        let (cut, product) = choose(wanted, arch, self.measured)?;
+        let (cut, product) = choose(wanted, arch, self.program, self.measured)?;
         let mut known = self.products.iter_mut();
         match known.find(|p| p.problem == product.problem) {
-            Some(known) => known.launches += 1,
+            Some(known) if known.program == self.program => known.launches += 1,
+            Some(_) => {}
             None => self.products.push(product),
         }
         Some(cut)

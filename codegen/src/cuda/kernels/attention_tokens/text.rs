@@ -1,33 +1,12 @@
 //! The CUDA C++ of attention of several tokens.
 
-/// Matrix instructions and what brings their operands into form.
-pub const MATRIX: &str = r#"
-__device__ __forceinline__ void matrix_f16(float* d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
+/// What brings operands of matrix instructions into form.
+pub const TRANSPOSE: &str = r#"
 // An 8 × 8 matrix of halves, two of row lane / 4 in every lane, to its transpose.
 __device__ __forceinline__ u32 transposed(u32 v) {
   u32 to;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(to) : "r"(v));
   return to;
-}
-__device__ __forceinline__ u32 pack_f16(float low, float high) { return f32_to_f16(low) | (u32)f32_to_f16(high) << 16; }
-// A warp rounds a row of f32 in shared memory to f16 in place.
-template <int N, int PADDED> __device__ __forceinline__ void round_row(float* row, u16* copy) {
-  const int lane = threadIdx.x & 31;
-  u16 rounded[(PADDED + 31) / 32];
-  __syncwarp();
-#pragma unroll
-  for (int p = 0; p < (PADDED + 31) / 32; p++) {
-    const int c = p * 32 + lane;
-    rounded[p] = c < N ? f32_to_f16(row[c]) : 0;
-    if (copy && c < PADDED) copy[c] = rounded[p];
-  }
-  __syncwarp();
-#pragma unroll
-  for (int p = 0; p < (PADDED + 31) / 32; p++)
-    if (p * 32 + lane < PADDED) ((u16*)row)[p * 32 + lane] = rounded[p];
 }
 "#;
 
@@ -42,8 +21,10 @@ pub const HEADS: &str = r#"
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   const int kv_head = blockIdx.x / SPLITS, split = blockIdx.x % SPLITS;
   allow_next();
-  if (SPLITS > 1) cluster_arrive();
   const int start = state->start, capacity = state->capacity, tokens = min(TOKENS, state->tokens);
+  __shared__ __align__(8) u64 arrived;
+  if (threadIdx.x == 0) expect_results(&arrived, result_bytes(tokens * GROUP, split));
+  say_started();
   // The cached positions that any of the tokens sees, and this block's share of them.
   const int visible = WINDOW > 0 ? max(0, start + 1 - WINDOW) : 0;
   const int each = ((start - visible + SPLITS - 1) / SPLITS + 15) & ~15;
@@ -74,7 +55,7 @@ pub const HEADS: &str = r#"
     if (token >= tokens) break;
     float* const to = queries + row * PITCH;
     load_q_head(q + (size_t)token * Q_STRIDE, q_bias, q_norm, q_rope, head, start + token, SCALE, to);
-    round_row<HEAD_DIM, PADDED>(to, 0);
+    round_row(to, 0);
   }
   // This block's new tokens.
   const int fresh_tokens = tokens > split ? (tokens - split + SPLITS - 1) / SPLITS : 0;
@@ -84,16 +65,16 @@ pub const HEADS: &str = r#"
     if (i & 1) load_v_head(v + (size_t)token * V_STRIDE, v_bias, v_norm, v_rope, kv_head, position, 1.0f, to);
     else load_k_head(k + (size_t)token * K_STRIDE, k_bias, k_norm, k_rope, kv_head, position, 1.0f, to);
     // What later steps will read is what this one reads.
-    round_row<HEAD_DIM, PADDED>(to, (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED);
+    round_row(to, (i & 1 ? v_rows : k_rows) + (size_t)position * PADDED);
   }
   __syncthreads();
-  if (SPLITS > 1) cluster_wait();
+  wait_for_start();
 "#;
 
 /// One pass over the positions for sixteen query rows.
 pub const SCORES: &str = r#"
   for (int row0 = 0; row0 < ROWS; row0 += ROWS_AT_ONCE) {
-    float mix[STEPS][4][4], most[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f};
+    float mix[STEPS][4][4], most[2] = {NOTHING, NOTHING}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
 #pragma unroll
@@ -107,29 +88,29 @@ pub const SCORES: &str = r#"
         const uint4 zero = make_uint4(0, 0, 0, 0);
         const u16* const query = (const u16*)(queries + (row0 + g) * PITCH) + channel;
         const uint4 a = channel < PADDED ? *(const uint4*)query : zero, b = channel < PADDED ? *(const uint4*)(query + 16 * PITCH) : zero;
+        const u32 first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-          matrix_f16(score[half], a.x, b.x, a.y, b.y, key[s][half].x, key[s][half].y);
-          matrix_f16(score[half], a.z, b.z, a.w, b.w, key[s][half].z, key[s][half].w);
+          matrix_f16(score[half], first, key[s][half].x, key[s][half].y);
+          matrix_f16(score[half], second, key[s][half].z, key[s][half].w);
         }
       }
-      float highest[2] = {most[0], most[1]};
+      float highest[2] = {most[0], most[1]}, base[2];
 #pragma unroll
       for (int half = 0; half < 2; half++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           const int at = half * 8 + t * 2 + (j & 1), position = position0 + at * between, query_position = own[j >> 1];
-          float s = score[half][j];
-          if (CAP > 0.0f) s = CAP * tanh_exact(s / CAP);
           const bool seen = at < count && position <= query_position && (WINDOW == 0 || query_position - position < WINDOW);
-          score[half][j] = seen ? s : -1e30f;
+          score[half][j] = seen ? capped(score[half][j]) : NOTHING;
           highest[j >> 1] = fmaxf(highest[j >> 1], score[half][j]);
         }
 #pragma unroll
       for (int i = 0; i < 2; i++) {
         highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 1));
         highest[i] = fmaxf(highest[i], __shfl_xor_sync(~0u, highest[i], 2));
-        const float keep = __expf(most[i] - highest[i]);
+        base[i] = base_of(highest[i]);
+        const float keep = exp2_fast(most[i] - base[i]);
         most[i] = highest[i];
         sum[i] *= keep;
 #pragma unroll
@@ -137,7 +118,7 @@ pub const SCORES: &str = r#"
 #pragma unroll
           for (int j = 0; j < 4; j++) { mix[s][j][2 * i] *= keep; mix[s][j][2 * i + 1] *= keep; }
       }
-      u32 weight[2][2];
+      u32 weight[4];
 #pragma unroll
       for (int half = 0; half < 2; half++)
 #pragma unroll
@@ -145,11 +126,10 @@ pub const SCORES: &str = r#"
           float e[2];
 #pragma unroll
           for (int j = 0; j < 2; j++) {
-            const float s = score[half][2 * i + j];
-            e[j] = s > -1e29f ? __expf(s - most[i]) : 0.0f;
+            e[j] = exp2_fast(score[half][2 * i + j] - base[i]);
             sum[i] += e[j];
           }
-          weight[half][i] = pack_f16(e[0], e[1]);
+          weight[half * 2 + i] = pack_f16(e[0], e[1]);
         }
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
@@ -162,10 +142,10 @@ pub const SCORES: &str = r#"
                                                                   : make_uint4(0, 0, 0, 0);
         }
         const uint4 low = EARLY ? value[EARLY ? s : 0][0] : late[0], high = EARLY ? value[EARLY ? s : 0][1] : late[1];
-        matrix_f16(mix[s][0], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.x), transposed(high.x));
-        matrix_f16(mix[s][1], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.y), transposed(high.y));
-        matrix_f16(mix[s][2], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.z), transposed(high.z));
-        matrix_f16(mix[s][3], weight[0][0], weight[0][1], weight[1][0], weight[1][1], transposed(low.w), transposed(high.w));
+        matrix_f16(mix[s][0], weight, transposed(low.x), transposed(high.x));
+        matrix_f16(mix[s][1], weight, transposed(low.y), transposed(high.y));
+        matrix_f16(mix[s][2], weight, transposed(low.z), transposed(high.z));
+        matrix_f16(mix[s][3], weight, transposed(low.w), transposed(high.w));
       }
     };
     if (EARLY && first_position < end) attend(early_k, early_v, 0, 0, first_position, 1, end - first_position);
@@ -204,37 +184,10 @@ pub const RESULTS: &str = r#"
       if (t == 0) *(float2*)(to + PADDED) = make_float2(most[i], sum[i]);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS_AT_ONCE * RESULT; i += WARPS * 32) {
-      const int r = i / RESULT, c = i % RESULT, row = row0 + r;
-      if (row >= ROWS || row / GROUP >= tokens) break;
-      float highest = -1e30f, v = 0.0f;
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) highest = fmaxf(highest, partial[(w * ROWS_AT_ONCE + r) * RESULT + PADDED]);
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) {
-        const float* from = partial + (w * ROWS_AT_ONCE + r) * RESULT;
-        if (c != PADDED) v = fmaf(__expf(from[PADDED] - highest), from[c], v);
-      }
-      if (c == PADDED) v = highest;
-      store_remote(inbox + (split * OWNED + row / SPLITS) * RESULT + c, row % SPLITS, v);
-    }
+    merge_warps<ROWS_AT_ONCE>(partial, inbox, row0, min(ROWS_AT_ONCE, tokens * GROUP - row0), split, &arrived);
     __syncthreads();
   }
-  if (SPLITS > 1) cluster_arrive();
-  cluster_wait();
-  for (int i = threadIdx.x; i < OWNED * HEAD_DIM; i += WARPS * 32) {
-    const int row = i / HEAD_DIM * SPLITS + split, c = i % HEAD_DIM, token = row / GROUP;
-    if (row >= ROWS || token >= tokens) break;
-    float highest = -1e30f, v = 0.0f, all = 0.0f;
-#pragma unroll
-    for (int s = 0; s < SPLITS; s++) highest = fmaxf(highest, inbox[(s * OWNED + i / HEAD_DIM) * RESULT + PADDED]);
-#pragma unroll
-    for (int s = 0; s < SPLITS; s++) {
-      const float* from = inbox + (s * OWNED + i / HEAD_DIM) * RESULT;
-      const float e = __expf(from[PADDED] - highest);
-      v = fmaf(e, from[c], v);
-      all = fmaf(e, from[PADDED + 1], all);
-    }
-    out[((size_t)token * HEADS + kv_head * GROUP + row % GROUP) * HEAD_DIM + c] = v / all;
-  }
+  merge_splits(inbox, tokens * GROUP, split, &arrived, [&](int row) {
+    return out + ((size_t)(row / GROUP) * HEADS + kv_head * GROUP + row % GROUP) * HEAD_DIM;
+  });
 "#;

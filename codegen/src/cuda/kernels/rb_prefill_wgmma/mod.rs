@@ -22,6 +22,15 @@ use super::rb_prepare::UNIT_INPUTS;
 use crate::cuda::layout::{GpuLayout, TILE_INPUTS};
 use crate::cuda::source::{ACTIVATIONS, Builder, CLUSTER, CudaSpec, Source};
 
+/// How the work is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefillTile {
+    /// Tokens of a tile: 128 or 256. Fragments of three or more paths leave no registers for 256.
+    pub tokens: usize,
+    /// Stages of the ring, at least 2.
+    pub stages: usize,
+}
+
 /// The product of a layer over a fixed number of blocks, which share out the tiles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RbPrefillWgmma {
@@ -29,10 +38,12 @@ pub struct RbPrefillWgmma {
     pub layout: GpuLayout,
     /// What becomes of a result.
     pub finish: Finish,
-    /// Tokens of a tile: 128 or 256. Fragments of three or more paths leave no registers for 256.
-    pub tokens: usize,
+    /// Tokens of a run at most. The kernel takes any number; how it is best cut depends on it.
+    pub most: usize,
     /// Whether tokens are counted by R, the rows asked for, instead of T.
     pub by_rows: bool,
+    /// How the work is cut.
+    pub tile: PrefillTile,
 }
 
 /// Warps of a block: two of the groups that share an instruction.
@@ -43,26 +54,28 @@ const BLOCKS_OF_CLUSTER: usize = 2;
 const BLOCKS: usize = 132;
 /// Eights of tokens whose residuals are loaded together.
 const HELD: usize = 8;
-/// Time of a tile of 128 tokens, of that of one of 256: weights are made for fewer tokens.
-const NARROW: f64 = 0.62;
 /// Stages at most.
 const MOST_STAGES: usize = 6;
+/// Paths whose fragments leave registers for tiles of 256 tokens.
+const WIDE_PATHS: usize = 2;
 
 impl RbPrefillWgmma {
-    /// Tokens of a tile for up to `most` tokens: of those that registers allow, what takes the
-    /// fewest rounds of all blocks, a round of 128 tokens counting as what it takes of one of 256.
-    pub fn tile_tokens(layout: &GpuLayout, most: usize) -> usize {
-        if layout.stored.paths > 2 {
-            return 128;
-        }
-        let rows = layout.row_tiles().div_ceil(WARPS * BLOCKS_OF_CLUSTER) * BLOCKS_OF_CLUSTER;
-        let rounds = |tokens: usize| (rows * most.div_ceil(tokens)).div_ceil(BLOCKS);
-        let narrow = rounds(128) as f64 * NARROW;
-        if narrow < rounds(256) as f64 {
-            128
-        } else {
-            256
-        }
+    /// Every way to cut the product that fits an architecture; none if no ring does.
+    pub fn tiles(&self, arch: SmArch) -> Vec<PrefillTile> {
+        let wide = self.layout.stored.paths <= WIDE_PATHS;
+        let tokens = [256, 128].into_iter().filter(|t| *t == 128 || wide);
+        let with_rings = |tokens| {
+            let most = (arch.shared_bytes() / self.stage_bytes(tokens)).min(MOST_STAGES);
+            let stages = (2..=most).rev();
+            stages.map(move |stages| PrefillTile { tokens, stages })
+        };
+        tokens.flat_map(with_rings).collect()
+    }
+
+    /// Times that every block takes a tile, at most.
+    pub fn rounds(&self) -> usize {
+        let rows = self.layout.row_tiles().div_ceil(WARPS * BLOCKS_OF_CLUSTER) * BLOCKS_OF_CLUSTER;
+        (rows * self.most.div_ceil(self.tile.tokens)).div_ceil(BLOCKS)
     }
 
     /// Blocks along x.
@@ -77,11 +90,6 @@ impl RbPrefillWgmma {
             Finish::Gate(_) => segments[0],
             _ => segments.iter().sum(),
         }
-    }
-
-    /// Whether a block has room for a ring.
-    pub fn fits(&self, arch: SmArch) -> bool {
-        self.stages(arch) >= 2
     }
 
     /// Segments that the rows of one block may lie in.
@@ -103,25 +111,26 @@ impl RbPrefillWgmma {
     }
 
     /// Bytes of a stage: activations, input scales and two barriers.
-    fn stage_bytes(&self) -> usize {
-        self.tokens * UNIT_INPUTS * 2 + self.scale_bytes() + 16
+    fn stage_bytes(&self, tokens: usize) -> usize {
+        tokens * UNIT_INPUTS * 2 + self.scale_bytes() + 16
     }
 
-    fn stages(&self, arch: SmArch) -> usize {
-        (arch.shared_bytes() / self.stage_bytes()).min(MOST_STAGES)
-    }
-}
-
-impl CudaSpec for RbPrefillWgmma {
-    fn name(&self) -> String {
+    /// The name without the way it is cut.
+    pub fn base_name(&self) -> String {
         let finish = match self.finish {
             Finish::Store => String::new(),
             Finish::Residual(stride) => format!("_add{stride}"),
             Finish::Gate(act) => format!("_{}", act.name()),
         };
         let count = if self.by_rows { "_rows" } else { "" };
-        let shape = self.layout.shape_name();
-        format!("rb_prefill_{shape}_t{}{finish}{count}", self.tokens)
+        format!("rb_prefill_{}{finish}{count}", self.layout.shape_name())
+    }
+}
+
+impl CudaSpec for RbPrefillWgmma {
+    fn name(&self) -> String {
+        let PrefillTile { tokens, stages } = self.tile;
+        format!("{}_t{tokens}s{stages}", self.base_name())
     }
 
     fn source(&self, arch: SmArch) -> Source {
@@ -140,7 +149,7 @@ impl CudaSpec for RbPrefillWgmma {
             .replace("$ACT", act.unwrap_or(Activation::Silu).name());
         Builder::new(self.name(), arch, (WARPS * 32) as u32)
             .cluster(BLOCKS_OF_CLUSTER as u32)
-            .shared(self.stages(arch) * self.stage_bytes())
+            .shared(self.tile.stages * self.stage_bytes(self.tile.tokens))
             .arch_specific()
             .int("CHUNKS", layout.input_tiles())
             .int("PATHS", stored.paths)
@@ -151,8 +160,8 @@ impl CudaSpec for RbPrefillWgmma {
                 "ROW_GROUPS",
                 layout.row_tiles().div_ceil(WARPS * BLOCKS_OF_CLUSTER),
             )
-            .int("TOKENS", self.tokens)
-            .int("STAGES", self.stages(arch))
+            .int("TOKENS", self.tile.tokens)
+            .int("STAGES", self.tile.stages)
             .int("SEGMENTS", stored.segments.len())
             .int("BLOCK_SEGMENTS", self.block_segments())
             .int("STAGES_OF_CHUNK", TILE_INPUTS / UNIT_INPUTS)
@@ -167,7 +176,7 @@ impl CudaSpec for RbPrefillWgmma {
             .helper(&rows_helper(layout))
             .helper(WEIGHTS)
             .helper(BARRIERS)
-            .helper(&matrix_helper(self.tokens))
+            .helper(&matrix_helper(self.tile.tokens))
             .helper(FRAGMENTS)
             .param("const u8", "x")
             .param("const float", "factor")
@@ -208,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn product(segments: &[usize], paired: bool, tokens: usize) -> RbPrefillWgmma {
+    fn product(segments: &[usize], paired: bool, most: usize) -> RbPrefillWgmma {
         let stored = SignLayout {
             d_in: 512,
             paths: 2,
@@ -218,8 +227,12 @@ mod tests {
         RbPrefillWgmma {
             layout: GpuLayout { stored, paired },
             finish: Finish::Store,
-            tokens,
+            most,
             by_rows: false,
+            tile: PrefillTile {
+                tokens: 128,
+                stages: 2,
+            },
         }
     }
 
@@ -238,21 +251,24 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_narrow_where_wide_ones_would_leave_blocks_without_work() {
-        let tile = |rows: usize, most| {
-            RbPrefillWgmma::tile_tokens(&product(&[rows], false, 128).layout, most)
-        };
-        assert_eq!([tile(4096, 2048), tile(4096, 512)], [256, 128]);
-        assert_eq!([tile(12288, 2048), tile(96, 2048)], [256, 128]);
-    }
-
-    #[test]
     fn rings_fit_and_small_cards_get_short_ones() {
         for (arch, stages) in [("sm_90", 6), ("sm_120", 3)] {
             let arch: SmArch = arch.parse().unwrap();
-            let product = product(&[4096], false, 256);
-            assert!(product.fits(arch) && product.stages(arch) == stages);
-            assert!(product.stages(arch) * product.stage_bytes() <= arch.shared_bytes());
+            let product = product(&[4096], false, 512);
+            let tiles = product.tiles(arch);
+            assert_eq!((tiles[0].tokens, tiles[0].stages), (256, stages));
+            for tile in tiles {
+                assert!(tile.stages >= 2);
+                assert!(tile.stages * product.stage_bytes(tile.tokens) <= arch.shared_bytes());
+            }
         }
+    }
+
+    #[test]
+    fn many_paths_get_narrow_tiles_only() {
+        let mut product = product(&[4096], false, 512);
+        product.layout.stored.paths = 3;
+        let tiles = product.tiles("sm_90".parse().unwrap());
+        assert!(!tiles.is_empty() && tiles.iter().all(|t| t.tokens == 128));
     }
 }

@@ -35,28 +35,50 @@ __device__ __forceinline__ void bulk_copy(void*, const void*, u32, u64*) {}
 __device__ __forceinline__ void barrier_wait(u64*, u32) {}
 "#;
 
-/// Four numbers at once into the shared memory of another block of the cluster.
+/// Blocks of a cluster: they learn of each other, and send numbers into each other's shared memory, where
+/// a barrier counts the bytes. An ordinary barrier of the cluster would first wait for all memory.
 pub const REMOTE: &str = r#"
+__device__ __forceinline__ void here_i_am() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void all_are_here() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 __device__ __forceinline__ u32 remote_address(const void* p, int rank) {
   u32 remote;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"((u32)__cvta_generic_to_shared(p)), "r"(rank));
   return remote;
 }
-__device__ __forceinline__ void store_remote4(u32 to, const float* v) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+__device__ __forceinline__ void send(u32 to, float v, u32 b) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" :: "r"(to), "f"(v), "r"(b) : "memory");
 }
+__device__ __forceinline__ void send4(u32 to, const float* v, u32 b) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
+               :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(b) : "memory");
+}
+__device__ __forceinline__ void all_is_sent(u64* b) { barrier_wait(b, 0); }
 "#;
 
 /// The same names where a block is alone.
 pub const NO_REMOTE: &str = r#"
+__device__ __forceinline__ void here_i_am() {}
+__device__ __forceinline__ void all_are_here() {}
 __device__ __forceinline__ u32 remote_address(const void* p, int) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void store_remote4(u32 to, const float* v) {
+__device__ __forceinline__ void send(u32 to, float v, u32) { asm volatile("st.shared.f32 [%0], %1;" :: "r"(to), "f"(v) : "memory"); }
+__device__ __forceinline__ void send4(u32 to, const float* v, u32) {
   asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
 }
+__device__ __forceinline__ void all_is_sent(u64*) { workers_meet(); }
+"#;
+
+/// The warps that compute wait for each other; there may be one more.
+pub const WORKERS: &str = r#"
+__device__ __forceinline__ void workers_meet() { asm volatile("bar.sync 1, %0;" :: "n"(WARPS * 32) : "memory"); }
 "#;
 
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 pub const COUNT_COMMON: &str = r#"
+__device__ __forceinline__ void count_first(int* d, const uint4& a, const uint2& b) {
+  asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(0));
+}
 __device__ __forceinline__ void count_common(int* d, const uint4& a, const uint2& b) {
   asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
@@ -64,33 +86,79 @@ __device__ __forceinline__ void count_common(int* d, const uint4& a, const uint2
 }
 "#;
 
+/// Numbers of four kinds, a warp's worth of each.
+pub const FOURS: &str = r#"
+// Of four numbers, the one that a lane stands for.
+template <class T> __device__ __forceinline__ T own(const T* v, int lane) {
+  const T low = lane & 1 ? v[1] : v[0], high = lane & 1 ? v[3] : v[2];
+  return lane & 2 ? high : low;
+}
+__device__ __forceinline__ float reciprocal(float v) { float r; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v)); return r; }
+"#;
+
 /// Whole numbers to bit planes in the order of the matrix instruction's second operand.
 pub const PLANES: &str = r#"
 // a where the mask is set, b elsewhere: one instruction.
 __device__ __forceinline__ constexpr u32 pick(u32 mask, u32 a, u32 b) { return (a & mask) | (b & ~mask); }
-// Transposes an 8 × 8 matrix of bits; byte r of hi:lo is row r.
-__device__ __forceinline__ void transpose_bits(u32& lo, u32& hi) {
-  lo = pick(0xaa55aa55u, lo, pick(0x00ff00ffu, lo >> 7, lo << 7));
-  hi = pick(0xaa55aa55u, hi, pick(0x00ff00ffu, hi >> 7, hi << 7));
-  lo = pick(0xcccc3333u, lo, pick(0x0000ffffu, lo >> 14, lo << 14));
-  hi = pick(0xcccc3333u, hi, pick(0x0000ffffu, hi >> 14, hi << 14));
-  const u32 low = pick(0x0f0f0f0fu, lo, hi << 4);
-  hi = pick(0xf0f0f0f0u, hi, lo >> 4);
-  lo = low;
+// Transposes the 8 × 8 bits that each byte of eight words has.
+__device__ __forceinline__ void transpose_bits(u32* w) {
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    const u32 a = w[j], b = w[j + 4];
+    w[j] = pick(0x0f0f0f0fu, a, b << 4); w[j + 4] = pick(0x0f0f0f0fu, a >> 4, b);
+  }
+#pragma unroll
+  for (int j = 0; j < 6; j += j == 1 ? 3 : 1) {
+    const u32 a = w[j], b = w[j + 2];
+    w[j] = pick(0x33333333u, a, b << 2); w[j + 2] = pick(0x33333333u, a >> 2, b);
+  }
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    const u32 a = w[j], b = w[j + 1];
+    w[j] = pick(0x55555555u, a, b << 1); w[j + 1] = pick(0x55555555u, a >> 1, b);
+  }
 }
 // Offset of the column and step in which plane `p` of a token is counted.
 __device__ __forceinline__ constexpr int plane_at(int p) {
   return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * 32);
 }
-// Stores the bits of byte `BYTE` of q[0..8], inputs 8·lane.., as planes 8·BYTE.. of a token. Lane
-// 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
-template <int BYTE> __device__ __forceinline__ void store_planes(u8* to, const u32* q) {
-  constexpr u32 two = BYTE ? 0x0051u : 0x0040u;
-  u32 lo = __byte_perm(__byte_perm(q[0], q[1], two), __byte_perm(q[2], q[3], two), 0x5410);
-  u32 hi = __byte_perm(__byte_perm(q[4], q[5], two), __byte_perm(q[6], q[7], two), 0x5410);
-  transpose_bits(lo, hi);
+// How four lanes, which have eight inputs each of the same 32, make whole words of what they have: lane
+// i gets plane i of four, and stores number i ^ s at step s, so that no two lanes meet in a bank.
+struct Exchange {
+  u32 first, second, lower, upper;  // bytes that are picked
+  int offset, step[4];              // in bytes: of the lane, and of what it stores
+  bool odd, upper_half;
+  __device__ __forceinline__ Exchange(int lane) {
+    const u32 i = lane & 3;
+    odd = i & 1; upper_half = i & 2;
+    const u32 own = odd ? 0x0404 : 0x4040;
+    first = own | i * 0x0011 | (i ^ 1) * 0x1100;
+    second = own | (i ^ 2) * 0x0011 | (i ^ 3) * 0x1100;
+    lower = upper_half ? 0x1054 : 0x5410;
+    upper = upper_half ? 0x3276 : 0x7632;
+    // Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
+    offset = ((lane >> 2) & 3) * 8 + (lane >> 4) * 4 - (int)(i % STEPS) * 256 + i / STEPS * (COLUMNS * 32);
 #pragma unroll
-  for (int p = 0; p < 8; p++) to[plane_at(8 * BYTE + p)] = (u8)((p < 4 ? lo : hi) >> (8 * (p & 3)));
+    for (int s = 0; s < 4; s++) step[s] = offset + (i ^ s) % QUAD * 32 + (i ^ s) / QUAD * (SETS * GROUPS_OF_TOKENS * STEPS * 256);
+  }
+  __device__ __forceinline__ bool is_beside(int s) const { return ((odd | upper_half << 1) ^ s) >= QUAD; }
+};
+// Stores bytes `BYTE` of the numbers as planes 8·BYTE.. of their tokens.
+template <int BYTE> __device__ __forceinline__ void store_planes(u8* to, u32* w, const Exchange& e, bool all_chunks) {
+  transpose_bits(w);
+#pragma unroll
+  for (int p = 0; p < 8; p += 4) {
+    const u32 keep0 = e.odd ? w[p + 1] : w[p], keep1 = e.odd ? w[p + 3] : w[p + 2];
+    const u32 got0 = __shfl_xor_sync(~0u, e.odd ? w[p] : w[p + 1], 1), got1 = __shfl_xor_sync(~0u, e.odd ? w[p + 2] : w[p + 3], 1);
+    const u32 a = e.upper_half ? keep1 : keep0, b = e.upper_half ? got1 : got0;
+    const u32 c = __shfl_xor_sync(~0u, e.upper_half ? keep0 : keep1, 2), d = __shfl_xor_sync(~0u, e.upper_half ? got0 : got1, 2);
+    const u32 ab[2] = {__byte_perm(a, b, e.first), __byte_perm(a, b, e.second)};
+    const u32 cd[2] = {__byte_perm(c, d, e.first), __byte_perm(c, d, e.second)};
+#pragma unroll
+    for (int s = 0; s < 4; s++)
+      if (QUAD == 4 || all_chunks || !e.is_beside(s))
+        *(u32*)(to + plane_at(8 * BYTE + p) + e.step[s]) = __byte_perm(ab[s >> 1], cd[s >> 1], s & 1 ? e.upper : e.lower);
+  }
 }
 __device__ __forceinline__ void unpack_f16(uint4 v, float* to) {
   const u32 words[4] = {v.x, v.y, v.z, v.w};

@@ -4,30 +4,27 @@
 //! block, path and token, whose bits lie in planes, and a binary matrix instruction counts the
 //! inputs whose sign and plane bit are both set. Here the eight columns of an instruction are
 //! tokens: the same plane of eight of them, or planes of fewer tokens that lie evenly apart.
-//! Accumulators go over the planes from the highest down and are multiplied in between, so that a
-//! lane ends with the whole sums of its two tokens, and signs are read from shared memory once for
-//! all planes and tokens.
+//! Instructions go over the planes, so that a lane ends with the whole sums of its two tokens, and
+//! signs are read from shared memory once for all planes and tokens.
 //!
 //! What bounds it: an instruction covers 16 rows × 256 inputs of one plane of eight tokens, so the
 //! number of instructions grows with tokens × planes, while the signs that are read do not.
 //!
 //! A cluster of blocks owns a set of row tiles; its blocks split the inputs, so that planes are made
-//! once a cluster, and leave their sums in the shared memory of the block that finishes the row.
+//! once a cluster, and send their sums to the block that finishes the row, into whose shared memory they
+//! are written while a barrier there counts their bytes.
 
+mod counting;
 mod helpers;
+mod making;
 mod shape;
-mod stages;
 
 use rabitc_rbx::SmArch;
 
 use super::finish::Finish;
 use crate::cuda::layout::GpuLayout;
-use crate::cuda::source::{
-    ACTIVATIONS, Builder, CLUSTER, CudaSpec, NO_CLUSTER, REDUCTIONS, Source,
-};
+use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
 
-/// Threads of a multiprocessor whose registers one block should not exceed, so that two fit.
-const HALF_THE_REGISTERS: usize = 256;
 /// A scale whose largest input is not above this is zero: its inverse would not be finite.
 const SMALLEST: f32 = 1e-30;
 
@@ -38,9 +35,9 @@ pub struct TokenTile {
     pub splits: usize,
     /// Row tiles of a cluster; even where two segments are paired.
     pub row_tiles: usize,
-    /// Warps of a block.
+    /// Warps of a block that compute, 8 or 16; where copies are made in bulk, one more makes them.
     pub warps: usize,
-    /// Shares of the block's inputs that different warps take, 1 or 2.
+    /// Shares of the block's inputs that different warps take.
     pub parts: usize,
     /// Row tiles that share what a warp reads of the planes, 1 to 4.
     pub at_once: usize,
@@ -72,6 +69,27 @@ pub struct RbTokens {
 }
 
 impl RbTokens {
+    /// The name without the tile.
+    pub fn problem_name(&self) -> String {
+        let finish = match self.finish {
+            Finish::Store => "store".into(),
+            Finish::Residual(stride) => format!("add{stride}"),
+            Finish::Gate(act) => act.name().to_string(),
+        };
+        let norm = self
+            .norm
+            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
+        format!(
+            "rb_product_tokens_{}_t{}{}_b{}_x{}{}{norm}_{finish}",
+            self.layout.shape_name(),
+            self.tokens,
+            if self.by_rows { "rows" } else { "" },
+            self.planes,
+            self.x_stride,
+            if self.x_aligned { "" } else { "u" },
+        )
+    }
+
     /// The constants of the text.
     fn declare(&self, b: Builder, bulk: bool) -> Builder {
         let (stored, t) = (&self.layout.stored, &self.tile);
@@ -91,10 +109,13 @@ impl RbTokens {
             .int("HOLDERS", 8 * self.columns() / 2)
             .int("PLANES", self.planes)
             .int("STEPS", self.steps())
-            .int("STEPS_UNROLLED", (self.steps() / 2).min(2))
+            .int("STEPS_UNROLLED", self.steps_unrolled())
             .int("SPLITS", t.splits)
             .int("CLUSTER_TILES", t.row_tiles)
             .int("WARPS", t.warps)
+            // Tokens, and blocks of inputs of each, that a warp quantises together.
+            .int("QUAD", self.tokens.min(4))
+            .int("BESIDE", 4 / self.tokens.min(4))
             .int("PARTS", t.parts)
             .int("AT_ONCE", t.at_once)
             .int("SLOTS", t.slots)
@@ -161,10 +182,10 @@ impl RbTokens {
             ("$ACT", act.into()),
         ];
         let stages = [
-            stages::FETCH,
-            stages::QUANTISE,
-            stages::COUNT,
-            stages::FINISH,
+            making::FETCH,
+            making::QUANTISE,
+            counting::COUNT,
+            counting::FINISH,
         ]
         .concat();
         let mut body = stages.replace("\n\n", "\n");
@@ -178,22 +199,9 @@ impl RbTokens {
 impl CudaSpec for RbTokens {
     fn name(&self) -> String {
         let t = &self.tile;
-        let finish = match self.finish {
-            Finish::Store => "store".into(),
-            Finish::Residual(stride) => format!("add{stride}"),
-            Finish::Gate(act) => act.name().to_string(),
-        };
-        let norm = self
-            .norm
-            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
         format!(
-            "rb_product_tokens_{}_t{}{}_b{}_x{}{}{norm}_{finish}_s{}r{}w{}p{}a{}d{}",
-            self.layout.shape_name(),
-            self.tokens,
-            if self.by_rows { "rows" } else { "" },
-            self.planes,
-            self.x_stride,
-            if self.x_aligned { "" } else { "u" },
+            "{}_s{}r{}w{}p{}a{}d{}",
+            self.problem_name(),
             t.splits,
             t.row_tiles,
             t.warps,
@@ -204,10 +212,10 @@ impl CudaSpec for RbTokens {
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let (bulk, threads) = (arch.has_clusters(), self.tile.warps * 32);
-        let two = threads <= HALF_THE_REGISTERS;
+        let bulk = arch.has_clusters();
+        // One warp more fetches.
+        let threads = (self.tile.warps + usize::from(bulk)) * 32;
         let b = Builder::new(self.name(), arch, threads as u32)
-            .min_blocks(if two { 2 } else { 1 })
             .cluster(self.tile.splits as u32)
             .shared(self.shared_bytes(arch));
         let result = if self.gated() { "gated" } else { "out" };
@@ -215,20 +223,18 @@ impl CudaSpec for RbTokens {
         self.declare(b, bulk)
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
-            .helper(match bulk && self.tile.splits > 1 {
-                true => CLUSTER,
-                false => NO_CLUSTER,
-            })
-            .helper(match bulk && self.tile.splits > 1 {
-                true => helpers::REMOTE,
-                false => helpers::NO_REMOTE,
-            })
+            .helper(helpers::WORKERS)
             .helper(if bulk {
                 helpers::BULK
             } else {
                 helpers::NO_BULK
             })
+            .helper(match bulk && self.tile.splits > 1 {
+                true => helpers::REMOTE,
+                false => helpers::NO_REMOTE,
+            })
             .helper(helpers::COUNT_COMMON)
+            .helper(helpers::FOURS)
             .helper(helpers::PLANES)
             .param("const float", "x")
             .param("const u8", "signs")

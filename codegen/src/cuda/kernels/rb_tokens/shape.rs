@@ -6,8 +6,12 @@ use super::RbTokens;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
-/// Registers of a lane that may hold signs.
+/// Registers of a lane that may hold signs, where a block has few warps.
 const SIGN_REGISTERS: usize = 48;
+/// The same with more warps than [`FEW_WARPS`].
+const SIGN_REGISTERS_OF_MANY: usize = 24;
+/// Warps of a block that may have more than half of the registers that an instruction can name.
+const FEW_WARPS: usize = 8;
 
 /// Byte offsets in shared memory.
 pub(super) struct Places {
@@ -29,39 +33,58 @@ impl RbTokens {
     }
 
     /// Blocks of inputs that a warp takes at most.
-    pub(super) fn part_chunks(&self) -> usize {
+    pub fn part_chunks(&self) -> usize {
         self.most_chunks().div_ceil(self.tile.parts)
     }
 
     /// Bytes of a row tile's signs that a warp reads.
-    pub(super) fn tile_bytes(&self) -> usize {
+    pub fn tile_bytes(&self) -> usize {
         self.part_chunks() * self.layout.stored.paths * TILE_BYTES
     }
 
     /// Sets of scales for one block of inputs: one a path, and for paired segments of each.
-    pub(super) fn sets(&self) -> usize {
+    pub fn sets(&self) -> usize {
         self.layout.stored.paths * if self.gated() { 2 } else { 1 }
     }
 
     /// Tokens that share a matrix instruction.
-    pub(super) fn columns(&self) -> usize {
+    pub fn columns(&self) -> usize {
         self.tokens.min(8)
     }
 
     /// Matrix instructions for the planes of as many tokens as share one.
-    pub(super) fn steps(&self) -> usize {
+    pub fn steps(&self) -> usize {
         self.planes * self.columns() / 8
     }
 
     /// Blocks of inputs whose signs are in registers together: all, or even shares of them.
-    pub(super) fn chunks_at_once(&self) -> usize {
-        let most = (SIGN_REGISTERS / (4 * self.tile.at_once)).max(1);
+    pub fn chunks_at_once(&self) -> usize {
+        let registers = match self.tile.warps <= FEW_WARPS {
+            true => SIGN_REGISTERS,
+            false => SIGN_REGISTERS_OF_MANY,
+        };
+        let most = (registers / (4 * self.tile.at_once)).max(1);
         let rounds = self.part_chunks().div_ceil(most).max(1);
         self.part_chunks().div_ceil(rounds).max(1)
     }
 
+    /// Sets of `at_once` row tiles of a cluster, each counted by a warp for every part of the inputs.
+    pub fn tile_sets(&self) -> usize {
+        let (tiles, at_once) = (self.tile.row_tiles, self.tile.at_once);
+        match self.gated() {
+            true => 2 * (tiles / 2).div_ceil(at_once),
+            false => tiles.div_ceil(at_once),
+        }
+    }
+
+    /// Pairs of steps whose instructions are in one stretch of the text, as registers allow.
+    pub(super) fn steps_unrolled(&self) -> usize {
+        let crowded = self.tile.warps > FEW_WARPS && self.tile.at_once > 2;
+        (self.steps() / 2).min(if crowded { 1 } else { 2 })
+    }
+
     /// Row tiles that one block finishes at most.
-    pub(super) fn finished(&self) -> usize {
+    pub fn finished(&self) -> usize {
         let unit = if self.gated() { 2 } else { 1 };
         (self.tile.row_tiles / unit).div_ceil(self.tile.splits) * unit
     }
@@ -105,13 +128,14 @@ impl RbTokens {
             ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
             ("SUMS_AT", sets * tokens * 4),
             ("LARGEST_AT", sets * tokens * 4),
-            ("SQUARES_AT", chunks.max(1) * tokens * 4),
+            ("SQUARES_AT", chunks * tokens * 4),
+            ("INVERSE_AT", tokens * 4),
             (
                 "INBOX_AT",
                 t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
             ),
             ("INBOX_SQUARES_AT", t.splits * tokens * 4),
-            ("READY_AT", (1 + t.warps * t.slots) * 8),
+            ("READY_AT", (3 + t.warps * t.slots) * 8),
         ];
         let mut places = Places {
             named: Vec::new(),

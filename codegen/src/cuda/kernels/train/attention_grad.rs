@@ -6,7 +6,8 @@
 
 use rabitc_rbx::SmArch;
 
-use super::attention::{Heads, passing};
+use super::attention::Heads;
+use super::attention_tiles::{TILE, by_queries, passing};
 use super::{Layout, builder, finish, input, output};
 use crate::cuda::source::{Builder, CudaSpec, REDUCTIONS, Source};
 
@@ -76,9 +77,6 @@ pub struct AttentionGrad {
     pub of_queries: bool,
 }
 
-/// Rows of a block, 16 a warp.
-pub const TILE: usize = 64;
-
 impl AttentionGrad {
     /// Blocks of a launch.
     pub fn grid(&self) -> [u32; 3] {
@@ -123,7 +121,7 @@ impl CudaSpec for AttentionGrad {
         let passing = 4 * passing(self.heads.channels()) * row;
         let b = self.constants(arch).helper(SLOPE);
         match self.of_queries {
-            true => finish(b.shared(passing), QUERIES),
+            true => finish(b.shared(passing), &by_queries(PULLS, QUERIES)),
             false => finish(b.shared(passing + 2 * TILE * row), POSITIONS),
         }
     }
@@ -134,24 +132,9 @@ const SLOPE: &str = r#"
 __device__ __forceinline__ float slope(float s) { return CAP > 0.0f ? SCALE * (1.0f - s / CAP * (s / CAP)) : SCALE; }
 "#;
 
-/// Scores are computed times log₂ e, as powers of two need them.
-const QUERIES: &str = r#"
-  extern __shared__ __align__(16) u16 staged[];
-  constexpr int BLOCKS = PASSING / 8;
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row8 = lane >> 2, t = lane & 3;
-  const int head = blockIdx.y, kv_head = head / GROUP, first_query = (gridDim.x - 1 - blockIdx.x) * TILE;
-  const size_t first_row = (size_t)blockIdx.z * SEQ_LEN;
-  const u16* const q_rows = q + first_row * Q_STRIDE + head * HEAD_DIM;
+/// What a block of dq reads of its queries.
+const PULLS: &str = r#"
   const u16* const dy_rows = dy + first_row * DY_STRIDE + head * HEAD_DIM;
-  const u16* const k_rows = k + first_row * K_STRIDE + kv_head * HEAD_DIM;
-  const u16* const v_rows = v + first_row * V_STRIDE + kv_head * HEAD_DIM;
-  const int query0 = first_query + warp * 16 + row8, last_query = first_query + warp * 16 + 15;
-  const int end = min(SEQ_LEN, first_query + TILE);
-  const int begin = WINDOW > 0 ? max(0, first_query + 1 - WINDOW) / PASSING * PASSING : 0;
-  stage<PASSING, K_WHOLE>(staged, k_rows, K_STRIDE, begin, end);
-  stage<PASSING, V_WHOLE>(staged + PASSING * PITCH, v_rows, V_STRIDE, begin, end);
-  commit();
-
   u32 queries[STEPS][4], pulls[STEPS][4];
 #pragma unroll
   for (int s = 0; s < STEPS; s++)
@@ -171,19 +154,10 @@ const QUERIES: &str = r#"
   float dq[TILES][4];
 #pragma unroll
   for (int i = 0; i < TILES; i++) dq[i][0] = dq[i][1] = dq[i][2] = dq[i][3] = 0.0f;
+"#;
 
-  int turn = 0;
-  for (int first = begin; first < end; first += PASSING, turn ^= 1) {
-    const u16* const key_rows = staged + turn * 2 * PASSING * PITCH;
-    const u16* const value_rows = key_rows + PASSING * PITCH;
-    if (first + PASSING < end) {
-      u16* const next = staged + (turn ^ 1) * 2 * PASSING * PITCH;
-      stage<PASSING, K_WHOLE>(next, k_rows, K_STRIDE, first + PASSING, end);
-      stage<PASSING, V_WHOLE>(next + PASSING * PITCH, v_rows, V_STRIDE, first + PASSING, end);
-    }
-    commit();
-    await<1>();
-    __syncthreads();
+/// dq, from each part of the positions. Scores are computed times log₂ e, as powers of two need them.
+const QUERIES: &str = r#"
 #pragma unroll
     for (int pair = 0; pair < BLOCKS; pair += 2) {
       if (first + pair * 8 > last_query) continue;

@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod attention_grad;
+mod attention_tiles;
 pub mod column_sum;
 pub mod cross_entropy;
 pub mod effective_scale_grad;

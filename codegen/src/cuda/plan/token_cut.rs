@@ -1,0 +1,127 @@
+//! What a residual-binary product of several tokens is expected to take.
+//!
+//! After the kernel ahead has ended, a block reads its inputs, quantises them, counts and exchanges
+//! sums, one after the other; its signs arrive meanwhile. So a launch takes
+//!
+//! ```text
+//! START + max(quantise + count, signs) + exchange
+//! ```
+//!
+//! Quantisation is the busiest scheduler's units and the busiest warp's; counting is the busiest
+//! scheduler's matrix instructions, what feeds them and weighs their counts, and the wait for signs
+//! that a block had no room for at once; signs are the block's bytes at its share of the bandwidth. The constants
+//! follow times of many ways to cut the products of a 7 B model on an H200: they rank the ways to cut
+//! a product.
+
+use rabitc_rbx::SmArch;
+
+use super::cost::Card;
+use super::product::{Cut, Rounding, Task};
+use super::token_tile::{SCHEDULERS, busiest, candidates};
+use crate::cuda::kernels::finish::Finish;
+use crate::cuda::kernels::rb_tokens::RbTokens;
+
+/// Cycles of every launch.
+const START: f64 = 5.7e3;
+/// Cycles that a scheduler needs for 256 inputs of four tokens and a set.
+const UNIT: f64 = 740.0;
+/// Cycles for each such unit of the busiest warp.
+const UNIT_ALONE: f64 = 125.0;
+/// Cycles of a scheduler for a matrix instruction of 16 × 8 × 256.
+const MATRIX: f64 = 6.8;
+/// Cycles to weigh what an instruction counted.
+const WEIGH: f64 = 5.3;
+/// Cycles to read a plane of 256 inputs of eight tokens.
+const READ: f64 = 2.4;
+/// Cycles for signs that are fetched when others have been counted.
+const REFILL: f64 = 560.0;
+/// Cycles for each share of the inputs: sums are added up and sent for each.
+const PART: f64 = 440.0;
+/// Cycles of a scheduler for a set of row tiles, a path and eight tokens beside.
+const SET: f64 = 126.0;
+
+impl Cut for RbTokens {
+    const KIND: &'static str = "several tokens";
+
+    fn problem(&self) -> String {
+        self.problem_name()
+    }
+
+    fn candidates(&self, arch: SmArch) -> Vec<RbTokens> {
+        candidates(self, arch)
+    }
+
+    fn seconds(&self, arch: SmArch) -> f64 {
+        let card = Card::of(arch);
+        let work = self.quantising() + self.counting();
+        let share = card.bandwidth / card.clock / card.multiprocessors as f64;
+        let bytes = self.tile.row_tiles * self.most_chunks() * self.layout.stored.paths * 512;
+        let each = self.grid().div_ceil(card.multiprocessors) as f64;
+        let own = (START + work).max(bytes as f64 / share) * each;
+        (own + self.exchanging()) / card.clock
+    }
+
+    fn grid(&self) -> [usize; 2] {
+        [RbTokens::grid(self), 1]
+    }
+
+    fn task(&self) -> Task {
+        Task {
+            layout: self.layout.clone(),
+            tokens: self.tokens,
+            rounding: Rounding::Planes(self.planes),
+            x_stride: self.x_stride,
+            norm: self.norm,
+            gate: match self.finish {
+                Finish::Gate(act) => Some(act),
+                _ => None,
+            },
+            residual: match self.finish {
+                Finish::Residual(stride) => Some(stride),
+                _ => None,
+            },
+            columns: self.width(),
+        }
+    }
+}
+
+impl RbTokens {
+    /// Cycles until all planes are made.
+    fn quantising(&self) -> f64 {
+        let units = (self.most_chunks() * self.sets() * self.tokens).div_ceil(4);
+        let bits = self.planes as f64 / 16.0;
+        let share = units as f64 / SCHEDULERS as f64 * UNIT * bits;
+        share + units.div_ceil(self.tile.warps) as f64 * UNIT_ALONE
+    }
+
+    /// Cycles until all bits are counted.
+    fn counting(&self) -> f64 {
+        let (tile, groups) = (&self.tile, self.tokens / self.columns());
+        let paths = self.layout.stored.paths;
+        let items = self.tile_sets() * tile.parts;
+        let instructions = busiest(self) * paths * self.steps() * groups;
+        let chunks = self.part_chunks();
+        let together = chunks as f64 / chunks.div_ceil(self.chunks_at_once()) as f64;
+        let each = MATRIX + WEIGH / together + READ / tile.at_once as f64;
+        let sets = items.div_ceil(SCHEDULERS) * paths * groups;
+        let refills = items.div_ceil(tile.warps).saturating_sub(tile.slots);
+        instructions as f64 * each + sets as f64 * SET + refills as f64 * REFILL
+    }
+
+    /// Cycles for the sums to meet.
+    fn exchanging(&self) -> f64 {
+        self.tile.parts as f64 * PART
+    }
+}
+
+/// The product cut in the way that is expected to be fastest; `None` if not even two tokens fit.
+pub fn choose(product: &RbTokens, arch: SmArch) -> Option<RbTokens> {
+    let cuts = candidates(product, arch).into_iter();
+    let timed = cuts.map(|cut| (cut.seconds(arch), cut));
+    let best = timed.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, cut)| cut)
+}
+
+#[cfg(test)]
+#[path = "token_cut_tests.rs"]
+mod tests;
