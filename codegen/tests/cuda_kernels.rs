@@ -1,6 +1,7 @@
 //! GPU kernels: snapshots of what is emitted, and NVRTC's opinion of it.
 
 mod cuda_cases;
+mod cuda_chains;
 
 use cuda_cases::cases;
 use rabitc_codegen::cuda::Compiler;

@@ -1,9 +1,12 @@
 //! GPU kernels of several tokens: snapshots of what is emitted, and NVRTC's opinion of it.
 
+mod cuda_chains;
+
+use cuda_chains::chains;
 use rabitc_codegen::cuda::kernels::attention_tokens::AttentionTokens;
 use rabitc_codegen::cuda::kernels::cached_attention::CachedAttention;
 use rabitc_codegen::cuda::kernels::finish::Finish;
-use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
+use rabitc_codegen::cuda::kernels::heads::Chains;
 use rabitc_codegen::cuda::kernels::linear::Weight;
 use rabitc_codegen::cuda::kernels::linear_tokens::LinearTokens;
 use rabitc_codegen::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
@@ -87,25 +90,6 @@ fn products() -> Vec<(&'static str, RbTokens)> {
         ("odd_2_planes", product(odd, 2, 8, store, false)),
         ("gelu_16", product(small, 16, 8, gelu, true)),
     ]
-}
-
-fn chains(stride: usize, bias: bool, norm: bool) -> Chains {
-    let rotated = Chain {
-        stride,
-        bias: bias.then_some(Float::F32),
-        norm: norm.then_some((Float::BF16, 1e-6, norm && bias)),
-        rope: true,
-    };
-    let v = Chain {
-        norm: None,
-        rope: false,
-        ..rotated
-    };
-    Chains {
-        q: rotated,
-        k: rotated,
-        v,
-    }
 }
 
 fn attention(

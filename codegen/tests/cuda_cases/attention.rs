@@ -3,34 +3,15 @@
 use rabitc_codegen::cuda::kernels::attention_decode::AttentionDecode;
 use rabitc_codegen::cuda::kernels::attention_prefill::AttentionPrefill;
 use rabitc_codegen::cuda::kernels::cached_attention::CachedAttention;
-use rabitc_codegen::cuda::kernels::heads::{Chain, Chains};
+use rabitc_codegen::cuda::kernels::heads::Chains;
 use rabitc_codegen::cuda::kernels::rotate_append::RotateAppend;
-use rabitc_codegen::kernels::Float;
 
 use super::{Case, case};
+use crate::cuda_chains::chains;
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
     [one(), many()].into_iter().flatten().collect()
-}
-
-fn chains(stride: usize, bias: bool, norm: bool) -> Chains {
-    let rotated = Chain {
-        stride,
-        bias: bias.then_some(Float::F32),
-        norm: norm.then_some((Float::BF16, 1e-6, norm && bias)),
-        rope: true,
-    };
-    let v = Chain {
-        norm: None,
-        rope: false,
-        ..rotated
-    };
-    Chains {
-        q: rotated,
-        k: rotated,
-        v,
-    }
 }
 
 fn decode(

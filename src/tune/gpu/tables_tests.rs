@@ -80,6 +80,18 @@ fn several_cards_are_weighed_by_their_own_best() {
 }
 
 #[test]
+fn what_gains_hardly_anything_is_not_taken() {
+    let product = &products()[0];
+    let found = |times: &[(usize, f64)]| {
+        let own = entry(product, "Card", times);
+        tables(vec![own], Vec::new()).find(product).map(|(n, _)| n)
+    };
+    assert_eq!(found(&[(0, 101.9), (3, 100.0)]), Some(0));
+    assert_eq!(found(&[(0, 102.1), (3, 100.0)]), Some(3));
+    assert_eq!(found(&[(2, 101.0), (3, 100.0)]), Some(3));
+}
+
+#[test]
 fn times_of_other_code_do_not_count() {
     let product = &products()[0];
     let good = entry(product, "Card", &[(1, 5.0)]);

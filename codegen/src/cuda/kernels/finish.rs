@@ -12,3 +12,21 @@ pub enum Finish {
     /// act(first segment) ⊙ second segment of a paired layout.
     Gate(Activation),
 }
+
+impl Finish {
+    /// The activation of a gate.
+    pub fn gate(self) -> Option<Activation> {
+        match self {
+            Finish::Gate(act) => Some(act),
+            _ => None,
+        }
+    }
+
+    /// The stride of a residual, in f32.
+    pub fn residual(self) -> Option<usize> {
+        match self {
+            Finish::Residual(stride) => Some(stride),
+            _ => None,
+        }
+    }
+}

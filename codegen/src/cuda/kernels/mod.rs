@@ -26,5 +26,6 @@ pub mod read_memory;
 pub mod rms_norm;
 pub mod rotate_append;
 pub mod sample;
+mod segments;
 pub mod select_rows;
 pub mod train;

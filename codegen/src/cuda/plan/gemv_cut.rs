@@ -8,7 +8,6 @@ use rabitc_rbx::SmArch;
 use super::cost::{Card, Kind, SCHEDULERS, Work};
 use super::gemv_tile::{self, alone, blocks, most_signs, next, with};
 use super::product::{Cut, Rounding, Task};
-use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 
 /// See [`Kind`].
@@ -61,14 +60,8 @@ impl Cut for RbGemv {
             rounding: Rounding::Planes(self.planes),
             x_stride: d_in,
             norm: self.norm,
-            gate: match self.finish {
-                Finish::Gate(act) => Some(act),
-                _ => None,
-            },
-            residual: match self.finish {
-                Finish::Residual(stride) => Some(stride),
-                _ => None,
-            },
+            gate: self.finish.gate(),
+            residual: self.finish.residual(),
             columns: self.columns(),
         }
     }

@@ -9,6 +9,7 @@ use rabitc_ir::ops::gate::Activation;
 use super::super::product::{COST_MODEL, choose, unmeasured};
 use super::*;
 use crate::cuda::CudaSpec;
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::layout::GpuLayout;
 
 fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {

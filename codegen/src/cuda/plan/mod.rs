@@ -11,6 +11,7 @@ mod gemv_tile;
 mod heads;
 mod lower;
 mod lowered;
+mod many_tokens;
 mod ops;
 mod prefill_cut;
 pub mod product;

@@ -35,14 +35,8 @@ fn task(layout: &GpuLayout, tokens: usize, finish: Finish, columns: usize) -> Ta
         rounding: Rounding::Half,
         x_stride: layout.stored.d_in,
         norm: None,
-        gate: match finish {
-            Finish::Gate(act) => Some(act),
-            _ => None,
-        },
-        residual: match finish {
-            Finish::Residual(stride) => Some(stride),
-            _ => None,
-        },
+        gate: finish.gate(),
+        residual: finish.residual(),
         columns,
     }
 }

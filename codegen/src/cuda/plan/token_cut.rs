@@ -18,7 +18,6 @@ use rabitc_rbx::SmArch;
 use super::cost::Card;
 use super::product::{Cut, Rounding, Task};
 use super::token_tile::{SCHEDULERS, busiest, candidates};
-use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_tokens::RbTokens;
 
 /// Cycles of every launch.
@@ -72,14 +71,8 @@ impl Cut for RbTokens {
             rounding: Rounding::Planes(self.planes),
             x_stride: self.x_stride,
             norm: self.norm,
-            gate: match self.finish {
-                Finish::Gate(act) => Some(act),
-                _ => None,
-            },
-            residual: match self.finish {
-                Finish::Residual(stride) => Some(stride),
-                _ => None,
-            },
+            gate: self.finish.gate(),
+            residual: self.finish.residual(),
             columns: self.width(),
         }
     }

@@ -9,6 +9,7 @@ use rabitc_ir::ops::gate::Activation;
 use super::super::product::unmeasured;
 use super::*;
 use crate::cuda::CudaSpec;
+use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_tokens::TokenTile;
 use crate::cuda::layout::GpuLayout;
 

@@ -4,6 +4,7 @@ use rabitc_rbx::SmArch;
 
 use super::{Alone, RbGemv};
 use crate::cuda::kernels::finish::Finish;
+use crate::cuda::kernels::segments;
 use crate::cuda::layout::{TILE_BYTES, TILE_ROWS};
 
 /// Blocks of 256 inputs that a warp quantises at once, bounded by registers.
@@ -247,13 +248,6 @@ impl RbGemv {
 
     /// A C expression that picks a value by the number of the cluster.
     pub(super) fn by_segment(&self, value: impl Fn(usize) -> usize) -> String {
-        let clusters = self.segment_clusters();
-        let mut text = value(clusters.len() - 1).to_string();
-        let mut end: usize = clusters.iter().sum();
-        for s in (0..clusters.len() - 1).rev() {
-            end -= clusters[s + 1];
-            text = format!("cluster < {end} ? {} : {text}", value(s));
-        }
-        text
+        segments::by_cluster(&self.segment_clusters(), value)
     }
 }

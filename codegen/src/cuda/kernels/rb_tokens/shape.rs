@@ -4,6 +4,7 @@ use rabitc_rbx::SmArch;
 
 use super::RbTokens;
 use crate::cuda::kernels::finish::Finish;
+use crate::cuda::kernels::segments;
 use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
 /// Registers of a lane that may hold signs, where a block has few warps.
@@ -155,13 +156,6 @@ impl RbTokens {
 
     /// A C expression that picks a value by the number of the cluster.
     pub(super) fn by_segment(&self, value: impl Fn(usize) -> usize) -> String {
-        let clusters = self.segment_clusters();
-        let mut text = value(clusters.len() - 1).to_string();
-        let mut end: usize = clusters.iter().sum();
-        for s in (0..clusters.len() - 1).rev() {
-            end -= clusters[s + 1];
-            text = format!("cluster < {end} ? {} : {text}", value(s));
-        }
-        text
+        segments::by_cluster(&self.segment_clusters(), value)
     }
 }
