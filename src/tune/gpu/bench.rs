@@ -151,6 +151,17 @@ impl<'a> Bench<'a> {
         self.product.candidates[candidate.index].input
     }
 
+    /// Bytes of the product's signs.
+    pub fn sign_bytes(&self) -> usize {
+        self.product.task.layout.sign_bytes()
+    }
+
+    /// A candidate's kernel, and its blocks for all tokens.
+    pub fn tool(&self, candidate: usize) -> (&Tool, [u32; 3]) {
+        let ready = &self.candidates[candidate];
+        (&ready.tool, ready.grid)
+    }
+
     /// A launch of a candidate on copy `n` of the signs.
     pub fn launch(&self, candidate: usize, n: usize) -> Launch<'_> {
         let (memory, ready) = (&self.memory, &self.candidates[candidate]);
