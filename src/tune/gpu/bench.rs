@@ -7,7 +7,7 @@ use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::plan::product::Product;
-use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
+use rabitc_codegen::cuda::{Compiled, Compiler, CudaSpec, Source};
 use rabitc_codegen::kernels::Float;
 use rabitc_runtime::cuda::driver::DeviceMemory;
 use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
@@ -25,6 +25,45 @@ const ALIGNMENT: usize = 256;
 const PATTERN: usize = 1 << 20;
 /// Prepared inputs hold a multiple of so many tokens.
 const UNIT_TOKENS: usize = 256;
+
+/// A candidate's kernel, compiled.
+pub struct Compilation {
+    /// The candidate's number among those of its product.
+    index: usize,
+    source: Source,
+    code: Compiled,
+}
+
+/// Compiles the candidates of products that are measured, all at once: the cost model's choices and
+/// what it thinks nearly as good, less what spills.
+///
+/// # Errors
+/// A candidate that does not compile.
+pub fn compile(compiler: &Compiler, products: &[Product]) -> Result<Vec<Vec<Compilation>>> {
+    let tried = products.iter().map(|product| {
+        let limit = product.candidates[0].cost * HOPELESS;
+        let tried = product.candidates.iter().take(MOST_CANDIDATES);
+        let tried = tried.take_while(|c| c.cost <= limit);
+        tried.map(|c| c.spec.source(product.arch)).collect()
+    });
+    let tried: Vec<Vec<Source>> = tried.collect();
+    let Some(first) = products.first() else {
+        return Ok(Vec::new());
+    };
+    let mut codes = compile_all(compiler, &tried.concat(), first.arch)?.into_iter();
+    let compiled = tried.into_iter().map(|sources| {
+        let candidates = sources.into_iter().zip(&mut codes).enumerate();
+        let compiled = candidates.map(|(index, (source, code))| Compilation {
+            index,
+            source,
+            code,
+        });
+        // The first is what is used without measurements.
+        let usable = compiled.filter(|c| c.index == 0 || c.code.resources.spill_stores == 0);
+        usable.collect()
+    });
+    Ok(compiled.collect())
+}
 
 /// A product's memory on a card, and its candidates.
 pub struct Bench<'a> {
@@ -65,16 +104,16 @@ struct Ready {
 }
 
 impl<'a> Bench<'a> {
-    /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
-    /// what every candidate computes for a layer.
+    /// Loads the candidates, fills the card's memory with so many copies of the signs, and checks what
+    /// every candidate computes for a layer.
     ///
     /// # Errors
-    /// A candidate that does not compile, spills or computes something else; memory that the card
-    /// does not have.
+    /// A candidate that computes something else; memory that the card does not have.
     pub fn new(
         bench: &'a Workbench,
         compiler: &Compiler,
         product: &'a Product,
+        candidates: &[Compilation],
         stored: Rc<Stored>,
         copies: usize,
     ) -> Result<Bench<'a>> {
@@ -87,7 +126,7 @@ impl<'a> Bench<'a> {
             memory,
             candidates: Vec::new(),
         };
-        all.candidates = all.compile(compiler)?;
+        all.candidates = all.load(candidates)?;
         all.prepare(compiler)?;
         for candidate in 0..all.candidates() {
             all.check(candidate)
@@ -107,30 +146,20 @@ impl<'a> Bench<'a> {
         (candidate.spec.name(), candidate.cost)
     }
 
-    fn compile(&self, compiler: &Compiler) -> Result<Vec<Ready>> {
-        let (arch, candidates) = (self.product.arch, &self.product.candidates);
-        let limit = candidates[0].cost * HOPELESS;
-        let tried = candidates.iter().take(MOST_CANDIDATES);
-        let tried: Vec<_> = tried.take_while(|c| c.cost <= limit).collect();
-        let sources: Vec<Source> = tried.iter().map(|c| c.spec.source(arch)).collect();
-        let compiled = compile_all(compiler, &sources, arch)?;
-        let mut ready = Vec::new();
-        for (index, (source, compiled)) in sources.iter().zip(&compiled).enumerate() {
-            // The first is what is used without measurements.
-            if compiled.resources.spill_stores > 0 && index > 0 {
-                continue;
-            }
+    fn load(&self, candidates: &[Compilation]) -> Result<Vec<Ready>> {
+        let ready = candidates.iter().map(|c| {
+            let grid = self.product.candidates[c.index].grid;
             let tool = self
                 .bench
-                .load(&kernel(source, compiled), &compiled.cubin)?;
-            ready.push(Ready {
+                .load(&kernel(&c.source, &c.code), &c.code.cubin)?;
+            Ok(Ready {
                 tool,
-                params: source.params.clone(),
-                grid: [tried[index].grid[0] as u32, tried[index].grid[1] as u32, 1],
-                index,
-            });
-        }
-        Ok(ready)
+                params: c.source.params.clone(),
+                grid: [grid[0] as u32, grid[1] as u32, 1],
+                index: c.index,
+            })
+        });
+        ready.collect()
     }
 
     /// Makes the inputs of candidates that do not read x as it is.

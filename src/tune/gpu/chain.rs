@@ -13,7 +13,7 @@ use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_runtime::cuda::workbench::{Recording, Workbench};
 
-use super::bench::{Bench, stride};
+use super::bench::{Bench, Compilation, stride};
 use super::problem::Stored;
 use super::turns::in_turns;
 
@@ -45,17 +45,17 @@ impl<'a> Chain<'a> {
     pub fn new(
         bench: &'a Workbench,
         compiler: &Compiler,
-        products: &[&'a Product],
+        products: &[(&'a Product, &[Compilation])],
         layers: &mut Vec<Rc<Stored>>,
         tick: &mut dyn FnMut(&Product),
     ) -> Result<Chain<'a>> {
-        let bytes: usize = products.iter().map(|p| stride(p)).sum();
+        let bytes: usize = products.iter().map(|(p, _)| stride(p)).sum();
         let wanted = (CACHES * bench.device().info.l2).div_ceil(bytes.max(1));
-        let links = match products.iter().all(|p| p.task.tokens <= FEW) {
+        let links = match products.iter().all(|(p, _)| p.task.tokens <= FEW) {
             true => wanted.clamp(*LINKS.start(), *LINKS.end()),
             false => LINKS_OF_MANY,
         };
-        let ready = products.iter().map(|product| {
+        let ready = products.iter().map(|(product, candidates)| {
             tick(product);
             let layout = &product.task.layout.stored;
             let known = layers.iter().find(|layer| layer.has(layout)).cloned();
@@ -63,7 +63,7 @@ impl<'a> Chain<'a> {
                 layers.push(Rc::new(Stored::random(layout, SEED)));
                 layers[layers.len() - 1].clone()
             });
-            Bench::new(bench, compiler, product, layer, links)
+            Bench::new(bench, compiler, product, candidates, layer, links)
         });
         Ok(Chain {
             bench,

@@ -27,7 +27,7 @@ use rabitc_runtime::cuda::driver::installed;
 use rabitc_runtime::cuda::workbench::Workbench;
 
 use super::cache::Timing;
-use bench::Bench;
+use bench::{Bench, Compilation};
 use chain::{Chain, FEW};
 use demand::Demand;
 use descent::{Found, Tried, descend};
@@ -40,7 +40,7 @@ use turns::in_turns;
 const CHAIN_OF_FEW: f64 = 0.6;
 const CHAIN_OF_MANY: f64 = 0.8;
 /// Candidates of a product that are tried in whole layers, besides the cost model's.
-const FINALISTS: usize = 7;
+const FINALISTS: usize = 15;
 /// Times that they are expected to be tried.
 const PASSES: u32 = 2;
 
@@ -90,11 +90,14 @@ pub struct TunedProduct {
 /// A candidate that does not compile or computes something else, or a device that was lost.
 pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> Result<Vec<Tuned>> {
     let start = Instant::now();
-    let mut programs: Vec<Vec<&Product>> = Vec::new();
-    for product in &request.demand.plan.products {
+    let products = &request.demand.plan.products;
+    progress("compiling", start.elapsed());
+    let compiled = bench::compile(request.compiler, products)?;
+    let mut programs: Vec<Vec<(&Product, &[Compilation])>> = Vec::new();
+    for (product, candidates) in products.iter().zip(&compiled) {
         match programs.last_mut() {
-            Some(last) if last[0].program == product.program => last.push(product),
-            _ => programs.push(vec![product]),
+            Some(last) if last[0].0.program == product.program => last.push((product, candidates)),
+            _ => programs.push(vec![(product, candidates)]),
         }
     }
     let (mut tuned, mut layers) = (Vec::new(), Vec::new());
@@ -111,7 +114,7 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
 /// choices with the cost model's.
 fn program(
     request: &Request<'_>,
-    products: &[&Product],
+    candidates: &[(&Product, &[Compilation])],
     layers: &mut Vec<Rc<Stored>>,
     budget: Duration,
     progress: &mut dyn FnMut(&str),
@@ -119,7 +122,8 @@ fn program(
     let start = Instant::now();
     let mut prepared = |p: &Product| progress(&p.problem);
     let (bench, compiler) = (request.bench, request.compiler);
-    let mut chain = Chain::new(bench, compiler, products, layers, &mut prepared)?;
+    let mut chain = Chain::new(bench, compiler, candidates, layers, &mut prepared)?;
+    let products: &[&Product] = &candidates.iter().map(|(p, _)| *p).collect::<Vec<_>>();
     let few = products.iter().all(|p| p.task.tokens <= FEW);
     let chain_budget = budget.mul_f64(if few { CHAIN_OF_FEW } else { CHAIN_OF_MANY });
     let mut found = Vec::new();

@@ -20,7 +20,7 @@ mod body;
 mod exchange;
 mod shape;
 
-pub use shape::HALF_SHARED;
+pub use shape::{HALF_SHARED, REGISTERS};
 
 use rabitc_rbx::SmArch;
 

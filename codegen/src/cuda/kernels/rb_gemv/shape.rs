@@ -21,7 +21,7 @@ pub const HALF_SHARED: usize = 115 << 10;
 
 /// Bytes of signs that a block has under way, where it begins to fetch beside the kernel ahead: what
 /// keeps the memory busy over its latency, so that what that kernel reads does not wait for more.
-const UNDER_WAY: usize = 32 << 10;
+const UNDER_WAY: usize = 16 << 10;
 /// Bytes of a barrier in shared memory.
 const BARRIER_BYTES: usize = 8;
 
