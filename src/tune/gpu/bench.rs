@@ -7,63 +7,21 @@ use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::plan::product::Product;
-use rabitc_codegen::cuda::{Compiled, Compiler, CudaSpec, Source};
+use rabitc_codegen::cuda::{Compiler, CudaSpec};
 use rabitc_codegen::kernels::Float;
 use rabitc_runtime::cuda::driver::DeviceMemory;
 use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
 
+use super::compilation::Compilation;
 use super::problem::{Problem, Stored};
 use crate::compile::gpu::{compile_all, kernel};
 
-/// Candidates that are measured at most: those that the cost model likes best.
-const MOST_CANDIDATES: usize = 32;
-/// Candidates that the model thinks this many times slower than its best are left out.
-const HOPELESS: f64 = 3.0;
 /// Copies of a layer start at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 /// Random bytes that stand for signs.
 const PATTERN: usize = 1 << 20;
 /// Prepared inputs hold a multiple of so many tokens.
 const UNIT_TOKENS: usize = 256;
-
-/// A candidate's kernel, compiled.
-pub struct Compilation {
-    /// The candidate's number among those of its product.
-    index: usize,
-    source: Source,
-    code: Compiled,
-}
-
-/// Compiles the candidates of products that are measured, all at once: the cost model's choices and
-/// what it thinks nearly as good, less what spills.
-///
-/// # Errors
-/// A candidate that does not compile.
-pub fn compile(compiler: &Compiler, products: &[Product]) -> Result<Vec<Vec<Compilation>>> {
-    let tried = products.iter().map(|product| {
-        let limit = product.candidates[0].cost * HOPELESS;
-        let tried = product.candidates.iter().take(MOST_CANDIDATES);
-        let tried = tried.take_while(|c| c.cost <= limit);
-        tried.map(|c| c.spec.source(product.arch)).collect()
-    });
-    let tried: Vec<Vec<Source>> = tried.collect();
-    let Some(first) = products.first() else {
-        return Ok(Vec::new());
-    };
-    let mut codes = compile_all(compiler, &tried.concat(), first.arch)?.into_iter();
-    let compiled = tried.into_iter().map(|sources| {
-        let candidates = sources.into_iter().zip(&mut codes).enumerate();
-        let compiled = candidates.map(|(index, (source, code))| Compilation {
-            index,
-            source,
-            code,
-        });
-        // The first is what is used without measurements.
-        let usable = compiled.filter(|c| c.index == 0 || c.code.resources.spill_stores == 0);
-        usable.collect()
-    });
-    Ok(compiled.collect())
-}
 
 /// A product's memory on a card, and its candidates.
 pub struct Bench<'a> {

@@ -13,7 +13,8 @@ use rabitc_codegen::cuda::Compiler;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_runtime::cuda::workbench::{Recording, Workbench};
 
-use super::bench::{Bench, Compilation, stride};
+use super::bench::{Bench, stride};
+use super::compilation::Compilation;
 use super::problem::Stored;
 use super::turns::in_turns;
 

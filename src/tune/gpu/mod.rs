@@ -8,6 +8,7 @@
 
 mod bench;
 mod chain;
+mod compilation;
 pub mod demand;
 mod descent;
 pub mod entry;
@@ -27,8 +28,9 @@ use rabitc_runtime::cuda::driver::installed;
 use rabitc_runtime::cuda::workbench::Workbench;
 
 use super::cache::Timing;
-use bench::{Bench, Compilation};
+use bench::Bench;
 use chain::{Chain, FEW};
+use compilation::Compilation;
 use demand::Demand;
 use descent::{Found, Tried, descend};
 use entry::{Gpu, GpuCandidate, GpuEntry, StepTime, StepTimes};
@@ -92,7 +94,7 @@ pub fn tune(request: &Request<'_>, progress: &mut dyn FnMut(&str, Duration)) -> 
     let start = Instant::now();
     let products = &request.demand.plan.products;
     progress("compiling", start.elapsed());
-    let compiled = bench::compile(request.compiler, products)?;
+    let compiled = compilation::compile(request.compiler, products)?;
     let mut programs: Vec<Vec<(&Product, &[Compilation])>> = Vec::new();
     for (product, candidates) in products.iter().zip(&compiled) {
         match programs.last_mut() {
