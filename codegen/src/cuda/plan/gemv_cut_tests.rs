@@ -45,7 +45,7 @@ fn the_cost_model_takes_what_is_expected_to_be_fastest() {
     let arch: SmArch = "sm_90".parse().unwrap();
     let (gate, add) = (Finish::Gate(Activation::Silu), Finish::Residual(4096));
     for (segments, d_in, finish, tile) in [
-        (vec![4096; 3], 4096, Finish::Store, "s2c66w16d12n"),
+        (vec![4096; 3], 4096, Finish::Store, "s2c66w16d10n"),
         (vec![4096], 4096, add, "s4c33w8d8"),
         (vec![11008; 2], 4096, gate, "s2c66w16d6sn"),
         (vec![4096], 11008, add, "s2c66w16d4"),
@@ -83,6 +83,12 @@ fn blocks_that_fit_beside_their_neighbours_are_told_from_others() {
         (11008, tile(4, 30, 8, 8, at_once), Room::Apart),
     ] {
         assert_eq!(room(d_in, add, tile), expected, "{d_in} {tile:?}");
+    }
+    // It leaves room for attention.
+    let qkv = product(&[4096; 3], 4096, Finish::Store);
+    for (slots, expected) in [(10, Room::Beside), (12, Room::Crowded)] {
+        let cut = with(&qkv, tile(2, 66, 16, slots, later));
+        assert_eq!(super::room(&cut, arch), expected, "{slots}");
     }
     // It is kept alone or has room for all its signs.
     let alone = |slots, alone| GemvTile {

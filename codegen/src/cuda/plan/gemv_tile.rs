@@ -33,9 +33,11 @@ const RESERVED: usize = 1 << 10;
 const ALL_REGISTERS: usize = 1 << 16;
 /// Blocks of a cluster that are placed on neighbouring multiprocessors.
 const PAIR: usize = 2;
-/// A small kernel ahead, such as attention, takes one part in so many of the shared memory while blocks
-/// are placed.
-const AHEAD: usize = 5;
+/// Bytes of shared memory that a block of attention takes, about.
+const ATTENTION: usize = 42 << 10;
+/// Blocks of attention that a multiprocessor needs room for: they are in large clusters, and not all
+/// multiprocessors get as many.
+const ATTENTIONS: usize = 3;
 /// Blocks of a cluster that splits the inputs, where they need not be more.
 const SPLITS: usize = 2;
 
@@ -114,12 +116,12 @@ pub(super) fn room(product: &RbGemv, arch: SmArch) -> Room {
         };
     }
     let (own, all) = (shared(product), all_shared(arch));
-    let half = all - most_shared(Alone::No, arch) - RESERVED;
+    let half = all - rest(arch) - RESERVED;
     let warps = 2 * product.all_warps() + WARPS;
     let registers = warps * 32 * REGISTERS as usize;
     let beside_two = 2 * own + half <= all && registers <= ALL_REGISTERS;
     let beside_one =
-        product.shared_bytes() <= most_shared(tile.alone, arch) && 2 * own + all / AHEAD > all;
+        product.shared_bytes() <= most_shared(product, arch) && 2 * own + ATTENTION > all;
     match beside_two || beside_one {
         _ if tile.splits > PAIR && !beside_two => Room::Apart,
         true if expected => Room::Beside,
@@ -138,7 +140,7 @@ fn alone(product: &RbGemv, arch: SmArch) -> Alone {
         // Where successive kernels do not overlap, or a block cannot have half of the memory.
         _ if !arch.has_clusters() || arch.shared_bytes() < HALF_SHARED => Alone::No,
         Finish::Residual(_) => Alone::No,
-        _ if with(product, whole).shared_bytes() <= most_shared(Alone::No, arch) => Alone::No,
+        _ if with(product, whole).shared_bytes() <= rest(arch) => Alone::No,
         _ => Alone::Shared,
     }
 }
@@ -153,14 +155,26 @@ fn next(product: &RbGemv, arch: SmArch) -> Next {
 }
 
 /// Bytes of shared memory of a block that leaves room for its neighbours' in the chain of kernels: one
-/// that is kept alone has a little more than half of a multiprocessor's, the others have the rest.
-fn most_shared(alone: Alone, arch: SmArch) -> usize {
+/// that is kept alone has a little more than half of a multiprocessor's, the others have the rest, or
+/// what attention leaves if that is behind.
+fn most_shared(product: &RbGemv, arch: SmArch) -> usize {
+    match (product.tile.alone, product.finish) {
+        _ if !arch.has_clusters() => arch.shared_bytes(),
+        (Alone::Shared, _) => HALF_SHARED,
+        (_, Finish::Store) if arch.shared_bytes() >= HALF_SHARED => {
+            rest(arch).min(arch.shared_bytes() - ATTENTIONS * ATTENTION)
+        }
+        _ => rest(arch),
+    }
+}
+
+/// Bytes of shared memory of a block beside one that is kept alone, or beside another like it where
+/// none is.
+fn rest(arch: SmArch) -> usize {
     let all = arch.shared_bytes();
-    match alone {
-        _ if !arch.has_clusters() => all,
-        Alone::Shared => HALF_SHARED,
-        _ if all < HALF_SHARED => all_shared(arch) / 2 - RESERVED,
-        _ => all - HALF_SHARED - RESERVED,
+    match all < HALF_SHARED {
+        true => all_shared(arch) / 2 - RESERVED,
+        false => all - HALF_SHARED - RESERVED,
     }
 }
 
@@ -200,8 +214,8 @@ fn slotted(product: &RbGemv, arch: SmArch, splits: usize, clusters: usize) -> Ge
         true => one.tiles(),
         false => (MOST_SIGNS_APART / one.stage_bytes()).clamp(1, one.tiles()),
     };
-    let room = most_shared(tile.alone, arch);
-    while tile.slots > 1 && with(product, tile).shared_bytes() > room {
+    let too_large = |cut: &RbGemv| cut.shared_bytes() > most_shared(cut, arch);
+    while tile.slots > 1 && too_large(&with(product, tile)) {
         tile.slots -= 1;
     }
     tile
