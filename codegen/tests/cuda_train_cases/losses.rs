@@ -3,7 +3,7 @@
 use rabitc_codegen::cuda::kernels::train::cross_entropy::CrossEntropy;
 use rabitc_codegen::cuda::kernels::train::kl_divergence::KlDivergence;
 use rabitc_codegen::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
-use rabitc_codegen::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
+use rabitc_codegen::cuda::kernels::train::squared_error::SquaredError;
 use rabitc_ir::DType::{BF16, F32};
 use rabitc_ir::ops::squared_error::Normalize;
 
@@ -47,15 +47,18 @@ pub fn cases() -> Vec<Case> {
                 x: dense(F32, 300, 96),
                 target: dense(F32, 300, 96),
                 normalize: Normalize::Rows,
+                loss: true,
+                gradient: Some(dense(BF16, 300, 96)),
             },
         ),
         case(
             "squared_error_grad",
-            SquaredErrorGrad {
+            SquaredError {
                 x: dense(F32, 300, 96),
                 target: dense(F32, 300, 96),
-                out: dense(BF16, 300, 96),
                 normalize: Normalize::Target,
+                loss: false,
+                gradient: Some(dense(BF16, 300, 96)),
             },
         ),
     ]

@@ -6,7 +6,7 @@ use super::{Arg, Lower, line};
 use crate::cuda::kernels::train::cross_entropy::CrossEntropy;
 use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
-use crate::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
+use crate::cuda::kernels::train::squared_error::SquaredError;
 use crate::train::View;
 
 impl Lower<'_> {
@@ -49,39 +49,46 @@ impl Lower<'_> {
         self.launch(&spec, line(o[0].rows), args);
     }
 
-    /// The pairs that a squared error is the ratio of.
-    pub(super) fn error_pairs(&mut self, o: &[View], normalize: Normalize) -> Arg {
+    /// A squared error and its gradient, as far as asked for. They are in one kernel, but for a gradient
+    /// that is divided by what all rows have together.
+    pub(super) fn squared_error(
+        &mut self,
+        o: &[View],
+        loss: Option<View>,
+        gradient: Option<View>,
+        normalize: Normalize,
+    ) {
         let spec = SquaredError {
             x: self.layout(o[0]),
             target: self.layout(o[1]),
             normalize,
+            loss: loss.is_some(),
+            gradient: gradient.map(|g| self.layout(g)),
         };
-        let rows = o[0].rows;
-        let pairs = self.scratch(rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        self.launch(&spec, line(rows.div_ceil(8)), args);
-        pairs
-    }
-
-    pub(super) fn squared_error(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let pairs = self.error_pairs(o, normalize);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    pub(super) fn squared_error_grad(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let mut args = Self::views(&[o[0], o[1], o[2], to]);
-        if normalize == Normalize::Target {
-            let pairs = self.error_pairs(o, normalize);
-            let total = self.scratch(4);
-            self.reduce(o[0].rows, pairs, Reduce::Second, total);
-            args.push(total);
+        let total = gradient.filter(|_| normalize == Normalize::Target);
+        let total = total.map(|_| self.energy(&spec, o));
+        let mut args = Self::views(&o[..2]);
+        args.extend(gradient.iter().flat_map(|g| Self::views(&[o[2], *g])));
+        args.extend(total);
+        let pairs = loss.map(|_| self.scratch(o[0].rows * 8));
+        args.extend(pairs);
+        self.launch(&spec, line(spec.blocks()), args);
+        if let (Some(pairs), Some(loss)) = (pairs, loss) {
+            self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(loss));
         }
-        let spec = SquaredErrorGrad {
-            x: self.layout(o[0]),
-            target: self.layout(o[1]),
-            out: self.layout(to),
-            normalize,
+    }
+
+    /// The energy of a squared error's target.
+    fn energy(&mut self, spec: &SquaredError, o: &[View]) -> Arg {
+        let spec = SquaredError {
+            loss: true,
+            gradient: None,
+            ..spec.clone()
         };
-        self.launch(&spec, line(o[0].rows.div_ceil(8)), args);
+        let (pairs, total) = (self.scratch(o[0].rows * 8), self.scratch(4));
+        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
+        self.launch(&spec, line(spec.blocks()), args);
+        self.reduce(o[0].rows, pairs, Reduce::Second, total);
+        total
     }
 }
