@@ -33,13 +33,14 @@ fn sources_of(
         tokens: step.tokens,
         storage: DType::BF16,
         trained,
+        join_norms: true,
     };
     let plan = train::plan(&step.graph, &options)?;
     let mut all = BTreeMap::new();
     for step in &plan.steps {
         for launch in launches(&plan, step, arch)?.launches {
             assert_eq!(launch.args.len(), launch.source.params.len());
-            assert!(launch.args.len() <= 24, "{} parameters", launch.args.len());
+            assert!(launch.args.len() <= 32, "{} parameters", launch.args.len());
             let name = launch.source.name.clone();
             let old = all.insert(name.clone(), launch.source.clone());
             assert!(old.is_none_or(|o| o == launch.source), "two kernels {name}");
