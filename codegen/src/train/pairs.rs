@@ -72,6 +72,7 @@ fn kind(graph: &Graph, id: NodeId) -> Option<(String, [NodeId; 2])> {
             pair(0, 1),
         ),
         Op::KlDivergence(_) | Op::KlDivergenceGrad(_) => ("kl".into(), pair(0, 1)),
+        Op::CrossEntropy(_) | Op::CrossEntropyGrad(_) => ("text".into(), pair(0, 1)),
         // What all rows are divided by together is known after the loss.
         Op::SquaredError(SquaredError { normalize })
         | Op::SquaredErrorGrad(SquaredErrorGrad { normalize })

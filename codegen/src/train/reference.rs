@@ -2,6 +2,7 @@
 
 use rabitc_ir::interp::EvalContext;
 use rabitc_ir::ops::attention_train::{AttentionLse, AttentionTrain};
+use rabitc_ir::ops::cross_entropy::{CrossEntropy, CrossEntropyGrad};
 use rabitc_ir::ops::kl_divergence::{KlDivergence, KlDivergenceGrad};
 use rabitc_ir::ops::linear::Linear;
 use rabitc_ir::ops::matmul::{Matmul, MatmulTn};
@@ -157,6 +158,10 @@ fn kernel(
         Kernel::KlDivergenceWithGrad => {
             let loss = eval(KlDivergence {}, &o[..2])?;
             Ok(vec![loss, eval(KlDivergenceGrad {}, &o)?])
+        }
+        Kernel::CrossEntropyWithGrad => {
+            let loss = eval(CrossEntropy {}, &o[..2])?;
+            Ok(vec![loss, eval(CrossEntropyGrad {}, &o)?])
         }
         Kernel::SquaredErrorWithGrad(op) => {
             let normalize = op.normalize;

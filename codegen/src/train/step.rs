@@ -291,6 +291,8 @@ pub enum Kernel {
     AttentionWithLse(AttentionTrain),
     /// The divergence and its gradient: teacher, student, dloss; loss, dstudent.
     KlDivergenceWithGrad,
+    /// Cross-entropy and its gradient: logits, labels, dloss; loss, dlogits.
+    CrossEntropyWithGrad,
     /// A squared error and its gradient: x, target, dloss; loss, dx.
     SquaredErrorWithGrad(SquaredErrorGrad),
     /// Both gradients of a norm whose weight spans whole groups: x, weight, dy; dx, dweight.
@@ -310,6 +312,7 @@ impl Kernel {
             Kernel::Op(op) => op.name(),
             Kernel::AttentionWithLse(_) => "attention_train_with_lse",
             Kernel::KlDivergenceWithGrad => "kl_divergence_with_grad",
+            Kernel::CrossEntropyWithGrad => "cross_entropy_with_grad",
             Kernel::SquaredErrorWithGrad(_) => "squared_error_with_grad",
             Kernel::RmsNormGrads(_) => "rms_norm_grads",
             Kernel::RmsNormOfMap(..) => "rms_norm_of_map",

@@ -1,6 +1,6 @@
 //! Losses and their gradients.
 
-use rabitc_codegen::cuda::kernels::train::cross_entropy::CrossEntropy;
+use rabitc_codegen::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use rabitc_codegen::cuda::kernels::train::kl_divergence::KlDivergence;
 use rabitc_codegen::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
 use rabitc_codegen::cuda::kernels::train::squared_error::SquaredError;
@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
             "cross_entropy",
             CrossEntropy {
                 logits: dense(F32, 300, 77),
+                loss: true,
                 gradient: None,
             },
         ),
@@ -38,9 +39,11 @@ pub fn cases() -> Vec<Case> {
             "cross_entropy_grad",
             CrossEntropy {
                 logits: dense(F32, 300, 77),
+                loss: true,
                 gradient: Some(dense(BF16, 300, 77)),
             },
         ),
+        case("label_count", LabelCount { rows: 300 }),
         case(
             "squared_error",
             SquaredError {

@@ -31,6 +31,10 @@ pub fn kernel(l: &mut Lower<'_>, step: &KernelStep) -> Done {
     match &step.kernel {
         Kernel::AttentionWithLse(op) => attention::forward(l, op, o, Some(&r[0]), Some(&r[1])),
         Kernel::KlDivergenceWithGrad => losses::kl(l, o, Some(&r[0]), Some(&r[1])),
+        Kernel::CrossEntropyWithGrad => {
+            losses::cross_entropy(l, o, &r[0])?;
+            losses::cross_entropy_grad(l, o, &r[1])
+        }
         Kernel::SquaredErrorWithGrad(op) => {
             losses::squared_error(l, op.normalize, o, &r[0]);
             losses::squared_error_grad(l, op.normalize, o, &r[1]);

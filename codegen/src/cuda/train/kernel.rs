@@ -43,6 +43,10 @@ impl Lower<'_> {
                 self.divergence(o, Some(to), Some(step.results[1]));
                 Ok(())
             }
+            Kernel::CrossEntropyWithGrad => {
+                self.cross_entropy(o, Some(to), Some(step.results[1]));
+                Ok(())
+            }
             Kernel::SquaredErrorWithGrad(op) => {
                 self.squared_error(o, Some(to), Some(step.results[1]), op.normalize);
                 Ok(())
@@ -82,8 +86,8 @@ impl Lower<'_> {
             Op::AttentionTrainGrad(op) => return self.attention_grad(step, op),
             Op::KlDivergence(_) => self.divergence(o, Some(to), None),
             Op::KlDivergenceGrad(_) => self.divergence(o, None, Some(to)),
-            Op::CrossEntropy(_) => self.cross_entropy(o, to),
-            Op::CrossEntropyGrad(_) => self.cross_entropy_grad(o, to),
+            Op::CrossEntropy(_) => self.cross_entropy(o, Some(to), None),
+            Op::CrossEntropyGrad(_) => self.cross_entropy(o, None, Some(to)),
             Op::SquaredError(op) => self.squared_error(o, Some(to), None, op.normalize),
             Op::SquaredErrorGrad(op) => self.squared_error(o, None, Some(to), op.normalize),
             Op::EffectiveWeight(op) => {

@@ -3,7 +3,7 @@
 use rabitc_ir::ops::squared_error::Normalize;
 
 use super::{Arg, Lower, line};
-use crate::cuda::kernels::train::cross_entropy::CrossEntropy;
+use crate::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
 use crate::cuda::kernels::train::squared_error::SquaredError;
@@ -33,20 +33,27 @@ impl Lower<'_> {
         }
     }
 
-    pub(super) fn cross_entropy(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), None);
-        let pairs = self.scratch(o[0].rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        let spec = CrossEntropy { logits, gradient };
-        self.launch(&spec, line(o[0].rows), args);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    pub(super) fn cross_entropy_grad(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), Some(self.layout(to)));
-        let spec = CrossEntropy { logits, gradient };
-        let args = Self::views(&[o[0], o[1], o[2], to]);
-        self.launch(&spec, line(o[0].rows), args);
+    /// The loss of logits and labels and its gradient, as far as asked for.
+    pub(super) fn cross_entropy(&mut self, o: &[View], loss: Option<View>, gradient: Option<View>) {
+        let spec = CrossEntropy {
+            logits: self.layout(o[0]),
+            loss: loss.is_some(),
+            gradient: gradient.map(|g| self.layout(g)),
+        };
+        let rows = o[0].rows;
+        let mut args = Self::views(&o[..2]);
+        if let Some(gradient) = gradient {
+            let count = self.scratch(4);
+            let labels = vec![Arg::View(o[1]), count];
+            self.launch(&LabelCount { rows }, line(1), labels);
+            args.extend([Arg::View(o[2]), count, Arg::View(gradient)]);
+        }
+        let pairs = loss.map(|_| self.scratch(rows * 8));
+        args.extend(pairs);
+        self.launch(&spec, line(rows), args);
+        if let (Some(pairs), Some(loss)) = (pairs, loss) {
+            self.reduce(rows, pairs, Reduce::Ratio, Arg::View(loss));
+        }
     }
 
     /// A squared error and its gradient, as far as asked for. They are in one kernel, but for a gradient

@@ -213,6 +213,9 @@ impl Lower<'_> {
             (Op::KlDivergence(_), _) if self.is_known(other, 2)? => {
                 (Kernel::KlDivergenceWithGrad, id, other)
             }
+            (Op::CrossEntropy(_), _) if self.is_known(other, 2)? => {
+                (Kernel::CrossEntropyWithGrad, id, other)
+            }
             (Op::SquaredError(_), Op::SquaredErrorGrad(op)) if self.is_known(other, 2)? => {
                 (Kernel::SquaredErrorWithGrad(op.clone()), id, other)
             }
@@ -221,13 +224,13 @@ impl Lower<'_> {
             _ => return Ok(false),
         };
         let operands = match kernel {
-            Kernel::KlDivergenceWithGrad | Kernel::SquaredErrorWithGrad(_) => {
-                self.graph.operands(second)
-            }
+            Kernel::KlDivergenceWithGrad
+            | Kernel::CrossEntropyWithGrad
+            | Kernel::SquaredErrorWithGrad(_) => self.graph.operands(second),
             _ => self.graph.operands(first),
         };
-        let there =
-            |o: &NodeId| self.views.contains_key(o) || matches!(self.graph.op(*o), Op::Weight(_));
+        let source = |o| matches!(self.graph.op(o), Op::Weight(_) | Op::Input(_));
+        let there = |o: &NodeId| self.views.contains_key(o) || source(*o);
         if !operands.iter().all(there) {
             return Ok(false);
         }

@@ -131,6 +131,20 @@ impl MapKernel {
         }
     }
 
+    /// Statements that bring what [`MapKernel::statements`] will read at `row` and `column` closer, from
+    /// operand `first` on.
+    pub(crate) fn prefetches(&self, first: usize) -> String {
+        let loads = self.terms.iter().filter_map(|term| match term {
+            Term::Load { operand } if *operand >= first => Some(*operand),
+            _ => None,
+        });
+        let prefetch = |operand: usize| {
+            let stride = self.operands[operand].stride;
+            format!("  prefetch(from{operand} + row * {stride} + column);\n")
+        };
+        loads.map(prefetch).collect()
+    }
+
     /// A number that stands for all that sets this map apart.
     pub(crate) fn word(&self) -> String {
         format!("{:016x}", hash(&self.config()))
@@ -201,6 +215,7 @@ fn word(term: &Term) -> Option<&'static str> {
 /// Divisors are between 1 and infinity, where a quotient to two units in the last place takes a few
 /// instructions and the nearest one many.
 const FUNCTIONS: &str = r#"
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L1 [%0];" :: "l"(p)); }
 __device__ __forceinline__ float square(float x) { return x * x; }
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }

@@ -94,6 +94,7 @@ impl CudaSpec for RmsNormGrad {
         let body = match self.dx {
             Some(_) => BODY
                 .replace("$WEIGHT", WEIGHT)
+                .replace("$AHEAD", &self.ahead())
                 .replace("$PULL", PULL)
                 .replace("$DX", &self.write()),
             None => BODY
@@ -107,7 +108,7 @@ impl CudaSpec for RmsNormGrad {
 
 const WEIGHT: &str = "
       float w[V];
-      read_weight(V, w, i);";
+      read_weight(V, w, i);$AHEAD";
 
 const PULL: &str = "
         pull[p][j] = d[j] * (OFFSET + w[j]);
@@ -122,6 +123,16 @@ const GRADIENT: &str = "
 const WRITE: &str = "      write_dx(V, dx_here, to + i);";
 
 impl RmsNormGrad {
+    /// What else the map reads is asked for before the sums are waited for.
+    fn ahead(&self) -> String {
+        let Some(map) = &self.map else {
+            return String::new();
+        };
+        let place = "    const int column = (int)at + i;\n";
+        let statements = indented(&(place.to_string() + &map.prefetches(1)));
+        format!("\n{statements}")
+    }
+
     /// What becomes of the gradient of the input.
     fn write(&self) -> String {
         let write = match &self.map {
