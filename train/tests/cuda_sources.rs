@@ -78,7 +78,7 @@ fn kernels_compile() {
 /// error says so before anything is compiled.
 #[test]
 fn the_widest_heads_compile_or_are_refused() {
-    let folder = common::widest_heads();
+    let folder = common::wide_heads(256);
     let folder = folder.path().join("model");
     let setup = Setup::default();
     for arch in [SmArch::new(8, 6), SmArch::new(8, 9)] {

@@ -127,7 +127,7 @@ impl Lower<'_> {
             scale,
             accumulate,
         };
-        self.launch(&spec, line(to.rows), Self::views(&[o[0], o[1], to]));
+        self.launch(&spec, line(spec.blocks()), Self::views(&[o[0], o[1], to]));
     }
 
     fn rope_table(&mut self, o: &[View], to: View, factor: f32) {

@@ -72,8 +72,8 @@ impl Heads {
         b.helper(if at_once { PUT_TWO } else { PUT_ONE })
     }
 
-    /// The constants, and what the kernels share.
-    pub(super) fn constants(&self, b: Builder) -> Builder {
+    /// The constants, and what the kernels share; so many rows pass through shared memory at once.
+    pub(super) fn constants(&self, b: Builder, passing: usize) -> Builder {
         b.int("HEADS", self.n_heads)
             .int("KV_HEADS", self.n_kv_heads)
             .int("GROUP", self.n_heads / self.n_kv_heads)
@@ -83,7 +83,7 @@ impl Heads {
             .int("WINDOW", self.window)
             .int("THREADS", 32 * WARPS)
             .int("TILE", TILE)
-            .int("PASSING", passing(self.channels()))
+            .int("PASSING", passing)
             .float("CAP", self.softcap)
             .float("SCALE", self.scale)
             .helper(ACTIVATIONS)
@@ -126,10 +126,10 @@ impl CudaSpec for Attention {
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let passing = passing(self.heads.channels());
+        let passing = passing(self.heads.channels(), 128);
         let b = builder(self.name(), arch, 32 * WARPS as u32);
         let b = b.min_blocks(at_once(self.heads.channels(), 3));
-        let mut b = (self.heads.constants(b).helper(ATTEND))
+        let mut b = (self.heads.constants(b, passing).helper(ATTEND))
             .shared(4 * passing * (self.heads.channels() + 8) * 2)
             .flag("LSE", self.lse);
         for (name, x) in ["Q", "K", "V"].into_iter().zip(self.qkv) {

@@ -12,7 +12,7 @@ use super::{Layout, builder, finish, output};
 use crate::cuda::source::{Builder, CudaSpec, Source};
 
 /// Channels of the widest heads whose keys and values a warp holds in registers.
-const MOST_HELD: usize = 64;
+const MOST_HELD: usize = 128;
 
 /// dq, and what the other kernel needs of every query: the logarithm of its sum to base 2 and
 /// D = rowsum(dy ⊙ y), f32 `[rows, n_heads, 2]`. Blocks go over heads (x), sequences (y) and
@@ -43,7 +43,9 @@ pub struct AttentionGradPositions {
 /// What both kernels begin with.
 fn constants(name: String, arch: SmArch, heads: &Heads, operands: [Layout; 4]) -> Builder {
     let b = builder(name, arch, 32 * WARPS as u32);
-    let mut b = heads.constants(b).helper(SLOPE);
+    let mut b = heads
+        .constants(b, passing(heads.channels(), 64))
+        .helper(SLOPE);
     for (name, x) in ["Q", "K", "V", "DY"].into_iter().zip(operands) {
         b = heads.rows(b, name, x);
     }
@@ -85,7 +87,7 @@ impl CudaSpec for AttentionGradQueries {
         let b = heads.rows(b, "Y", self.y).param("const u16", "y");
         let b = b.param("const float", "lse").param("float2", "parts");
         let b = result(b, heads, self.out);
-        let staged = 4 * rows(heads, passing(heads.channels()));
+        let staged = 4 * rows(heads, passing(heads.channels(), 64));
         finish(
             b.shared(staged),
             &by_queries(QUERIES_START, QUERIES_EACH, QUERIES_END),
@@ -117,7 +119,7 @@ impl CudaSpec for AttentionGradPositions {
             .flag("HELD", held)
             .helper(PULL_POSITIONS)
             .param("const float2", "parts");
-        let passing = 4 * rows(heads, passing(heads.channels()));
+        let passing = 4 * rows(heads, passing(heads.channels(), 64));
         let own = if held { 0 } else { 2 * rows(heads, TILE) };
         finish(result(b, heads, self.out).shared(passing + own), POSITIONS)
     }

@@ -8,15 +8,19 @@ pub(super) const WARPS: usize = 4;
 pub(super) const TILE: usize = 16 * WARPS;
 
 /// Blocks that run on a multiprocessor at once: heads of few channels leave registers for several,
-/// which hide each other's waiting; wide ones take all there are.
+/// which hide each other's waiting; wider ones for two, or take all there are.
 pub(super) fn at_once(channels: usize, blocks: u32) -> u32 {
-    if channels <= 64 { blocks } else { 1 }
+    match channels {
+        0..=64 => blocks,
+        65..=128 => 2,
+        _ => 1,
+    }
 }
 
 /// Rows of what passes through shared memory at once, twice: one part is read while the next one
-/// arrives.
-pub(super) fn passing(channels: usize) -> usize {
-    if channels <= 64 { 64 } else { 32 }
+/// arrives. Heads of more channels than `widest` leave registers for half.
+pub(super) fn passing(channels: usize, widest: usize) -> usize {
+    if channels <= widest { 64 } else { 32 }
 }
 
 /// The body of a kernel whose blocks are [`TILE`] queries of a head. It walks over the positions that
