@@ -25,7 +25,7 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {"noise": "0", "noise-order": "1"}
+OFF = {"noise": "0", "noise-from": "text", "noise-span": "1", "noise-order": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +161,27 @@ def noise():
     return seeded([run(**part) for part in parts])
 
 
+def teacher():
+    """Noise that the teacher writes, and what goes with it."""
+    def noisy(share, span="1", **more):
+        return run(noise=share, noise_from="teacher", noise_span=span, **more)
+
+    return [
+        noisy("0.5", "8"),
+        noisy("0.3", "4"),
+        noisy("0.2"),
+        noisy("0.1"),
+        noisy("0.3"),
+        run(noise="0.3", noise_span="4"),
+        run(noise="0.1", lr_scales="1e-4", longer=2),
+        run(noise="0.1", lr_scales="3e-4", longer=2),
+        run(noise="0.1", lr_rest="1e-3", longer=2),
+        noisy("0.3", "4", longer=2),
+        noisy("0.5", "4"),
+        noisy("0.2", longer=2, hidden="0"),
+    ]
+
+
 def curves():
     """Each initialisation, measured often, at full length and with shorter schedules."""
     inits = ("greedy", "iterative", "importance")
@@ -174,5 +195,6 @@ SETS = {
     "ablation": ablation,
     "candidates": candidates,
     "noise": noise,
+    "teacher": teacher,
     "steps-saved": curves,
 }

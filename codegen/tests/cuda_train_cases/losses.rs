@@ -3,6 +3,7 @@
 use rabitc_codegen::cuda::kernels::train::cross_entropy::CrossEntropy;
 use rabitc_codegen::cuda::kernels::train::kl_divergence::KlDivergence;
 use rabitc_codegen::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
+use rabitc_codegen::cuda::kernels::train::sample::Sample;
 use rabitc_codegen::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
 use rabitc_ir::DType::{BF16, F32};
 use rabitc_ir::ops::squared_error::Normalize;
@@ -39,6 +40,12 @@ pub fn cases() -> Vec<Case> {
             CrossEntropy {
                 logits: dense(F32, 300, 77),
                 gradient: Some(dense(BF16, 300, 77)),
+            },
+        ),
+        case(
+            "sample",
+            Sample {
+                logits: dense(F32, 300, 2050),
             },
         ),
         case(

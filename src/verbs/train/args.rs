@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, NoiseSource, Optimizer, Rates, Recipe, Start,
+    WeightType,
 };
 
 use crate::open::{DeviceArgs, ThreadArgs};
@@ -142,10 +143,17 @@ pub struct TrainingArgs {
     /// path more
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     pub diversity: f32,
-    /// Probability of each token of the text to be replaced
+    /// Share of the text's tokens that are replaced by others, drawn anew each time
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub noise: f32,
-    /// By which: one that follows the same N tokens elsewhere in the text, 0 to 3
+    /// Where these come from: text (elsewhere in it, after the same tokens) or teacher (what it
+    /// says instead; costs a pass of the teacher for each of --noise-span)
+    #[arg(long, default_value = "text", value_name = "SOURCE")]
+    pub noise_from: NoiseSource,
+    /// Tokens in a row that are replaced, 1 to 256
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub noise_span: usize,
+    /// Tokens before one that must be the same where another comes from, in the text: 0 to 3
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub noise_order: usize,
     /// AdamW's decay of the first moment
@@ -244,6 +252,8 @@ impl Args {
             },
             noise: Noise {
                 rate: how.noise,
+                from: how.noise_from,
+                span: how.noise_span,
                 order: how.noise_order,
             },
             weights: made.weights,

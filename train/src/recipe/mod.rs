@@ -68,22 +68,57 @@ word_attr! {
     }
 }
 
+word_attr! {
+    /// Where the tokens come from that replace those of the text.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum NoiseSource {
+        /// From elsewhere in the text, after the same tokens.
+        #[default]
+        Text = "text",
+        /// From the teacher's predictions.
+        Teacher = "teacher",
+    }
+}
+
 /// The most tokens that noise looks back.
 pub const MOST_ORDER: usize = 3;
+
+/// The most tokens in a row that noise replaces.
+pub const MOST_SPAN: usize = 256;
 
 /// How the sequences that are trained on differ from the text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// The probability of each token to be replaced.
+    /// The share of tokens that are replaced.
     pub rate: f32,
-    /// Tokens before it that the other one follows elsewhere in the text, at most [`MOST_ORDER`].
+    /// Where the others come from.
+    #[serde(default)]
+    pub from: NoiseSource,
+    /// Tokens in a row that are replaced, 1 to [`MOST_SPAN`].
+    #[serde(default = "one")]
+    pub span: usize,
+    /// Tokens before one that another follows elsewhere in the text, at most [`MOST_ORDER`].
     pub order: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Noise {
+    /// Whether the teacher writes tokens.
+    pub fn by_teacher(&self) -> bool {
+        self.rate > 0.0 && self.from == NoiseSource::Teacher
+    }
 }
 
 impl Default for Noise {
     fn default() -> Noise {
         Noise {
             rate: 0.0,
+            from: NoiseSource::Text,
+            span: 1,
             order: 1,
         }
     }

@@ -80,6 +80,7 @@ impl Lower<'_> {
             Op::KlDivergenceGrad(_) => self.divergence(o, None, Some(to)),
             Op::CrossEntropy(_) => self.cross_entropy(o, to),
             Op::CrossEntropyGrad(_) => self.cross_entropy_grad(o, to),
+            Op::Sample(_) => self.sample(o, to),
             Op::SquaredError(op) => self.squared_error(o, to, op.normalize),
             Op::SquaredErrorGrad(op) => self.squared_error_grad(o, to, op.normalize),
             Op::EffectiveWeight(op) => {

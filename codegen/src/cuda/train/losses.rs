@@ -6,6 +6,7 @@ use super::{Arg, Lower, line};
 use crate::cuda::kernels::train::cross_entropy::CrossEntropy;
 use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
+use crate::cuda::kernels::train::sample::Sample;
 use crate::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
 use crate::train::View;
 
@@ -47,6 +48,12 @@ impl Lower<'_> {
         let spec = CrossEntropy { logits, gradient };
         let args = Self::views(&[o[0], o[1], o[2], to]);
         self.launch(&spec, line(o[0].rows), args);
+    }
+
+    pub(super) fn sample(&mut self, o: &[View], to: View) {
+        let logits = self.layout(o[0]);
+        let args = Self::views(&[o[0], o[1], to]);
+        self.launch(&Sample { logits }, line(o[0].rows), args);
     }
 
     /// The pairs that a squared error is the ratio of.

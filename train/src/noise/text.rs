@@ -1,20 +1,15 @@
 //! Other text out of the text there is.
 //!
-//! What a teacher says of a sequence is right whatever the sequence, so a student can learn from
-//! sequences that nobody wrote. They keep it from learning contexts by heart where a short text is
-//! read many times. The idea is that of Xie et al., "Data noising as smoothing in neural network
-//! language models", arXiv 1703.02573; here tokens are drawn from those that follow the same
-//! tokens elsewhere in the text, so that what comes out still resembles it.
+//! The idea is that of Xie et al., "Data noising as smoothing in neural network language models",
+//! arXiv 1703.02573; here tokens are drawn from those that follow the same tokens elsewhere in the
+//! text, so that what comes out still resembles it.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::{Spans, draws};
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
 use crate::recipe::{MOST_ORDER, Noise};
-
-/// Keeps these draws apart from those of the order of the text.
-const SEED: u64 = 0x6e6f_6973_655f_7267;
 
 /// Bits of a token in a key.
 const BITS: u32 = 21;
@@ -30,11 +25,8 @@ pub struct Noiser {
 }
 
 impl Noiser {
-    /// For this corpus; nothing if there is no noise.
-    pub fn new(corpus: &Corpus, noise: Noise, seed: u64) -> Option<Noiser> {
-        if noise.rate == 0.0 {
-            return None;
-        }
+    /// For this corpus.
+    pub fn new(corpus: &Corpus, noise: Noise, seed: u64) -> Noiser {
         let mut places: Vec<_> = corpus
             .places()
             .map(|p| (key(corpus.before(p)), p))
@@ -45,31 +37,25 @@ impl Noiser {
             begins.resize(begins.len().max(first(*key) + 1), i);
         }
         begins.push(places.len());
-        Some(Noiser {
+        Noiser {
             noise,
             seed,
             places,
             begins,
-        })
+        }
     }
 
     /// `len` tokens of a file from `place` on, with noise that depends on nothing but the seed and
     /// `number`. The first is as it was.
     pub fn sequence(&self, corpus: &Corpus, place: Place, len: usize, number: u64) -> Vec<i32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ SEED);
-        rng.set_stream(number);
+        let (mut spans, mut rng) = (Spans::new(&self.noise), draws(self.seed, number));
         let mut out = corpus.at(place, len).to_vec();
         for i in 0..out.len() {
-            if self.is_noisy(&mut rng) && i > 0 {
+            if spans.next(&mut rng).is_some() && i > 0 {
                 out[i] = corpus.at(self.draw(&mut rng, &out[..i]), 1)[0];
             }
         }
         out
-    }
-
-    fn is_noisy(&self, rng: &mut ChaCha8Rng) -> bool {
-        let share = (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32;
-        share < self.noise.rate
     }
 
     /// A place at random after the same tokens as `before` ends in: as many of them as are asked
@@ -119,6 +105,7 @@ mod tests {
     use std::path::PathBuf;
 
     use proptest::prelude::*;
+    use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
 
@@ -133,13 +120,12 @@ mod tests {
     }
 
     fn noiser(corpus: &Corpus, rate: f32, order: usize) -> Noiser {
-        Noiser::new(corpus, Noise { rate, order }, 7).unwrap()
-    }
-
-    #[test]
-    fn no_noise_is_none() {
-        let corpus = corpus(&[vec![1, 2, 3]]);
-        assert!(Noiser::new(&corpus, Noise::default(), 0).is_none());
+        let noise = Noise {
+            rate,
+            order,
+            ..Noise::default()
+        };
+        Noiser::new(corpus, noise, 7)
     }
 
     /// Whether `tokens` stand side by side somewhere in the files.
