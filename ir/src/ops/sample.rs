@@ -10,8 +10,9 @@ use crate::types::{DType, Type};
 use crate::{no_gradient, op};
 
 op! {
-    /// A class for each row, drawn from softmax(logits) by inversion: the first c with
-    /// p_0 + … + p_c > u, u = (draw + ½) / 2³¹; −1 in rows whose draw is negative.
+    /// The first class c of each row with p_0 + … + p_c > (draw + ½) / 2³¹, p = softmax(logits).
+    ///
+    /// Where draws are uniform, c has the distribution p. A row whose draw is negative has −1.
     Sample = "sample"("logits", "draws") {}
 }
 
