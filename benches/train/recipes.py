@@ -42,6 +42,13 @@ class Run:
         """All options."""
         return BASE | OFF | dict(self.options)
 
+    def passes(self):
+        """Passes over a batch for one update, to tell how long runs take beside each other: student
+        and teacher forward, the student backward as two, and what the teacher writes."""
+        settings = self.settings()
+        writes = settings["noise"] != "0" and settings["noise-from"] == "teacher"
+        return 4 + (int(settings["noise-span"]) if writes else 0)
+
     def recipe(self):
         """The name without the seed."""
         settings = self.settings()
@@ -167,18 +174,21 @@ def teacher():
         return run(noise=share, noise_from="teacher", noise_span=span, **more)
 
     return [
-        noisy("0.5", "8"),
-        noisy("0.3", "4"),
-        noisy("0.2"),
         noisy("0.1"),
-        noisy("0.3"),
-        run(noise="0.3", noise_span="4"),
-        run(noise="0.1", lr_scales="1e-4", longer=2),
-        run(noise="0.1", lr_scales="3e-4", longer=2),
-        run(noise="0.1", lr_rest="1e-3", longer=2),
+        noisy("0.2"),
+        noisy("0.3", "4"),
+        noisy("0.5", "8"),
+        noisy("0.2", "4", longer=2),
+        noisy("0.3", "4", longer=2, lr="5e-4"),
+        noisy("0.1", longer=2),
+        noisy("0.2", "4", longer=2, lr_scales="3e-4"),
         noisy("0.3", "4", longer=2),
-        noisy("0.5", "4"),
-        noisy("0.2", longer=2, hidden="0"),
+        noisy("0.2", "4", longer=2, lr_rest="1e-3"),
+        noisy("0.2", "4", longer=2, hidden="0"),
+        noisy("0.3", "8", longer=2),
+        noisy("0.1", "4", longer=2),
+        noisy("0.2", "4", longer=2, lr_scales="1e-4"),
+        run(noise="0.3", noise_span="4"),
     ]
 
 
