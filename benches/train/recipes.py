@@ -25,7 +25,13 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {"noise": "0", "noise-from": "text", "noise-span": "1", "noise-order": "1"}
+OFF = {
+    "noise": "0",
+    "noise-last": "",
+    "noise-from": "text",
+    "noise-span": "1",
+    "noise-order": "1",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,22 +179,25 @@ def teacher():
     def noisy(share, span="1", **more):
         return run(noise=share, noise_from="teacher", noise_span=span, **more)
 
+    slow = {"lr_scales": "3e-4"}
     return [
+        noisy("0.3", "4", lr_scales="1e-4"),
+        noisy("0.3", "4", **slow),
+        noisy("0.1", **slow),
+        noisy("0.3", "4", lr="5e-4", **slow),
+        run(**slow),
+        run(lr_scales="1e-4"),
+        noisy("0.4", "4", noise_last="0", **slow),
+        noisy("0.3", "4", lr_rest="1e-3", **slow),
+        noisy("0.5", "8", **slow),
+        run(noise="0.1", **slow),
+        noisy("0.3", "4", longer=2, **slow),
+        noisy("0.3", "4", hidden="0", **slow),
+        noisy("0.2", "4", longer=2, lr_scales="1e-4"),
         noisy("0.1"),
         noisy("0.2"),
         noisy("0.3", "4"),
         noisy("0.5", "8"),
-        noisy("0.2", "4", longer=2),
-        noisy("0.3", "4", longer=2, lr="5e-4"),
-        noisy("0.1", longer=2),
-        noisy("0.2", "4", longer=2, lr_scales="3e-4"),
-        noisy("0.3", "4", longer=2),
-        noisy("0.2", "4", longer=2, lr_rest="1e-3"),
-        noisy("0.2", "4", longer=2, hidden="0"),
-        noisy("0.3", "8", longer=2),
-        noisy("0.1", "4", longer=2),
-        noisy("0.2", "4", longer=2, lr_scales="1e-4"),
-        run(noise="0.3", noise_span="4"),
     ]
 
 

@@ -146,6 +146,9 @@ pub struct TrainingArgs {
     /// Share of the text's tokens that are replaced by others, drawn anew each time
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub noise: f32,
+    /// That share at the end of the run, which it changes to on a line [default: that of --noise]
+    #[arg(long, value_name = "P")]
+    pub noise_last: Option<f32>,
     /// Where these come from: text (elsewhere in it, after the same tokens) or teacher (what it
     /// says instead; costs a pass of the teacher for each of --noise-span)
     #[arg(long, default_value = "text", value_name = "SOURCE")]
@@ -252,6 +255,7 @@ impl Args {
             },
             noise: Noise {
                 rate: how.noise,
+                last: how.noise_last,
                 from: how.noise_from,
                 span: how.noise_span,
                 order: how.noise_order,

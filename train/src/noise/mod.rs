@@ -14,8 +14,6 @@ pub mod text;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::recipe::Noise;
-
 /// Keeps these draws apart from those of the order of the text.
 const SEED: u64 = 0x6e6f_6973_655f_7267;
 
@@ -36,15 +34,15 @@ struct Spans {
 }
 
 impl Spans {
-    /// Runs of `noise.span` tokens that take up a share of `noise.rate` of a long sequence.
+    /// Runs of `span` tokens that take up `share` of a long sequence.
     ///
     /// With probability q that a run of n begins, (1 − q) / q tokens lie between two on average:
     /// the share is n / (n + (1 − q) / q), which is solved for q.
-    fn new(noise: &Noise) -> Spans {
-        let (rate, span) = (f64::from(noise.rate), noise.span as f64);
+    fn new(share: f32, span: usize) -> Spans {
+        let (rate, tokens) = (f64::from(share), span as f64);
         Spans {
-            begin: (rate / (rate + span * (1.0 - rate))) as f32,
-            span: noise.span,
+            begin: (rate / (rate + tokens * (1.0 - rate))) as f32,
+            span,
             done: 0,
         }
     }
@@ -64,19 +62,13 @@ impl Spans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::NoiseSource;
 
     /// As many tokens are replaced as were asked for, in runs of the length asked for.
     #[test]
     fn the_rate_is_that_of_replaced_tokens() {
         const TOKENS: usize = 200_000;
         for (rate, span) in [(0.1, 1), (0.3, 4), (0.5, 7), (0.9, 2)] {
-            let noise = Noise {
-                rate,
-                span,
-                ..Noise::default()
-            };
-            let (mut spans, mut rng) = (Spans::new(&noise), draws(1, 2));
+            let (mut spans, mut rng) = (Spans::new(rate, span), draws(1, 2));
             let places: Vec<_> = (0..TOKENS).map(|_| spans.next(&mut rng)).collect();
             let replaced = places.iter().flatten().count() as f64 / TOKENS as f64;
             // Five standard deviations were all tokens of a run one draw.
@@ -94,13 +86,7 @@ mod tests {
 
     #[test]
     fn everything_can_be_replaced() {
-        let noise = Noise {
-            rate: 1.0,
-            from: NoiseSource::Teacher,
-            span: 3,
-            ..Noise::default()
-        };
-        let (mut spans, mut rng) = (Spans::new(&noise), draws(1, 2));
+        let (mut spans, mut rng) = (Spans::new(1.0, 3), draws(1, 2));
         let places: Vec<_> = (0..6).map(|_| spans.next(&mut rng)).collect();
         assert_eq!(places, [0, 1, 2, 0, 1, 2].map(Some));
     }

@@ -4,12 +4,13 @@
 //! has been written: the first tokens of all runs are drawn at once, then their second ones, and
 //! so on, in one pass of the teacher each.
 
+use std::ops::Range;
+
 use rand_chacha::rand_core::RngCore;
 
 use super::{Spans, draws};
 use crate::corpus::Batch;
 use crate::engine::{Engine, EngineError, Program};
-use crate::recipe::Noise;
 
 /// The name of the input of [`crate::graphs::writing`] with the draws, −1 where there is none.
 pub const DRAWS: &str = "draws";
@@ -24,11 +25,11 @@ pub struct Blanks {
 }
 
 impl Blanks {
-    /// Marks tokens of a sequence of `len` and the one after it, of which `before` tokens stand
-    /// before it in the batch. The sequence's first token stays.
-    pub fn mark(&mut self, noise: &Noise, seed: u64, number: u64, before: usize, len: usize) {
-        let (mut spans, mut rng) = (Spans::new(noise), draws(seed, number));
-        for token in 0..len {
+    /// Marks those after the tokens `at` of the batch, which are a sequence, numbered `number` in
+    /// the run: a share of them, in rows of so many.
+    pub fn mark(&mut self, runs: (f32, usize), seed: u64, number: u64, at: Range<usize>) {
+        let (mut spans, mut rng) = (Spans::new(runs.0, runs.1), draws(seed, number));
+        for token in at {
             let Some(place) = spans.next(&mut rng) else {
                 continue;
             };
@@ -36,7 +37,7 @@ impl Blanks {
                 self.passes.resize(place + 1, Vec::new());
             }
             let draw = (rng.next_u64() >> 33) as i32;
-            self.passes[place].push((before + token, draw));
+            self.passes[place].push((token, draw));
         }
     }
 

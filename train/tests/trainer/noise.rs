@@ -16,15 +16,9 @@ const VOCAB: usize = 23;
 /// A batch of `count` sequences of two tokens and one after them, all tokens `first`, of which
 /// the teacher has written all but the first.
 fn written(teacher: &Teacher, first: i32, count: usize) -> Batch {
-    let noise = Noise {
-        rate: 1.0,
-        from: NoiseSource::Teacher,
-        span: 2,
-        order: 0,
-    };
     let (mut batch, mut blanks) = (Batch::default(), Blanks::default());
     for number in 0..count {
-        blanks.mark(&noise, 5, number as u64, 2 * number, 2);
+        blanks.mark((1.0, 2), 5, number as u64, 2 * number..2 * number + 2);
         batch.push(&[first; 3]);
     }
     let mut engine = CpuEngine::new(Some(2)).unwrap();
@@ -145,11 +139,11 @@ fn a_share_of_the_text_is_replaced() {
             rate: share,
             from: NoiseSource::Teacher,
             span,
-            order: 0,
+            ..Noise::default()
         };
         let position = rabitc_train::batches::Position::default();
         let batches = rabitc_train::batches::Batches::new(&corpus, 100, 40, 9, noise, position);
-        batches.unwrap().next(40)
+        batches.unwrap().next(40, share)
     };
     for (share, span) in [(0.1, 1), (0.4, 5)] {
         let (batch, blanks) = marked(share, span);
