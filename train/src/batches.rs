@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Window};
 use crate::error::TrainError;
+use crate::noise::Runs;
 use crate::noise::teacher::Blanks;
 use crate::noise::text::Noiser;
 use crate::recipe::{Noise, NoiseSource};
@@ -82,8 +83,9 @@ impl<'a> Batches<'a> {
             }
             batch.push(corpus.at(place, len + 1));
             if self.noise.by_teacher() {
-                let runs = (noise, self.noise.span);
-                blanks.mark(runs, self.seed, number, before..before + len);
+                let (share, span) = (noise, self.noise.span);
+                let at = before..before + len;
+                blanks.mark(Runs { share, span }, self.seed, number, at);
             }
         }
         (batch, blanks)

@@ -24,6 +24,15 @@ fn draws(seed: u64, number: u64) -> ChaCha8Rng {
     rng
 }
 
+/// How much of a sequence is replaced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Runs {
+    /// The share of tokens that are, from 0 to 1.
+    pub share: f32,
+    /// Tokens in a row, at least 1.
+    pub span: usize,
+}
+
 /// Goes over the tokens of a sequence and says which are replaced.
 struct Spans {
     /// The probability that a run begins at a token that is in none.
@@ -34,15 +43,13 @@ struct Spans {
 }
 
 impl Spans {
-    /// Runs of `span` tokens that take up `share` of a long sequence.
-    ///
     /// With probability q that a run of n begins, (1 − q) / q tokens lie between two on average:
     /// the share is n / (n + (1 − q) / q), which is solved for q.
-    fn new(share: f32, span: usize) -> Spans {
-        let (rate, tokens) = (f64::from(share), span as f64);
+    fn new(runs: Runs) -> Spans {
+        let (share, n) = (f64::from(runs.share), runs.span as f64);
         Spans {
-            begin: (rate / (rate + tokens * (1.0 - rate))) as f32,
-            span,
+            begin: (share / (share + n * (1.0 - share))) as f32,
+            span: runs.span,
             done: 0,
         }
     }
@@ -67,14 +74,14 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_replaced_tokens() {
         const TOKENS: usize = 200_000;
-        for (rate, span) in [(0.1, 1), (0.3, 4), (0.5, 7), (0.9, 2)] {
-            let (mut spans, mut rng) = (Spans::new(rate, span), draws(1, 2));
+        for (share, span) in [(0.1, 1), (0.3, 4), (0.5, 7), (0.9, 2)] {
+            let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(1, 2));
             let places: Vec<_> = (0..TOKENS).map(|_| spans.next(&mut rng)).collect();
             let replaced = places.iter().flatten().count() as f64 / TOKENS as f64;
             // Five standard deviations were all tokens of a run one draw.
-            let rate = f64::from(rate);
-            let deviation = (rate * (1.0 - rate) * span as f64 / TOKENS as f64).sqrt();
-            assert!((replaced - rate).abs() < 5.0 * deviation, "{replaced}");
+            let share = f64::from(share);
+            let deviation = (share * (1.0 - share) * span as f64 / TOKENS as f64).sqrt();
+            assert!((replaced - share).abs() < 5.0 * deviation, "{replaced}");
             for pair in places.windows(2) {
                 match pair[0] {
                     Some(place) if place + 1 < span => assert_eq!(pair[1], Some(place + 1)),
@@ -86,7 +93,8 @@ mod tests {
 
     #[test]
     fn everything_can_be_replaced() {
-        let (mut spans, mut rng) = (Spans::new(1.0, 3), draws(1, 2));
+        let (share, span) = (1.0, 3);
+        let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(1, 2));
         let places: Vec<_> = (0..6).map(|_| spans.next(&mut rng)).collect();
         assert_eq!(places, [0, 1, 2, 0, 1, 2].map(Some));
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::{Spans, draws};
+use super::{Runs, Spans, draws};
 use crate::corpus::Batch;
 use crate::engine::{Engine, EngineError, Program};
 
@@ -25,10 +25,10 @@ pub struct Blanks {
 }
 
 impl Blanks {
-    /// Marks those after the tokens `at` of the batch, which are a sequence, numbered `number` in
-    /// the run: a share of them, in rows of so many.
-    pub fn mark(&mut self, runs: (f32, usize), seed: u64, number: u64, at: Range<usize>) {
-        let (mut spans, mut rng) = (Spans::new(runs.0, runs.1), draws(seed, number));
+    /// Marks some of those after the tokens `at` of the batch, which are the sequence `number` of
+    /// the run.
+    pub fn mark(&mut self, runs: Runs, seed: u64, number: u64, at: Range<usize>) {
+        let (mut spans, mut rng) = (Spans::new(runs), draws(seed, number));
         for token in at {
             let Some(place) = spans.next(&mut rng) else {
                 continue;

@@ -6,7 +6,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Spans, draws};
+use super::{Runs, Spans, draws};
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
 use crate::recipe::{MOST_ORDER, Noise};
@@ -55,7 +55,8 @@ impl Noiser {
         share: f32,
         number: u64,
     ) -> Vec<i32> {
-        let (mut spans, mut rng) = (Spans::new(share, self.noise.span), draws(self.seed, number));
+        let span = self.noise.span;
+        let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(self.seed, number));
         let mut out = corpus.at(place, len).to_vec();
         for i in 0..out.len() {
             if spans.next(&mut rng).is_some() && i > 0 {

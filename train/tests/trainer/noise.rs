@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rabitc_ir::{Interpreter, Tensor};
 use rabitc_passes::autodiff::training::{Form, form};
 use rabitc_train::corpus::Batch;
+use rabitc_train::noise::Runs;
 use rabitc_train::noise::teacher::Blanks;
 use rabitc_train::{graphs, plan};
 
@@ -18,7 +19,9 @@ const VOCAB: usize = 23;
 fn written(teacher: &Teacher, first: i32, count: usize) -> Batch {
     let (mut batch, mut blanks) = (Batch::default(), Blanks::default());
     for number in 0..count {
-        blanks.mark((1.0, 2), 5, number as u64, 2 * number..2 * number + 2);
+        let (share, span) = (1.0, 2);
+        let at = 2 * number..2 * number + 2;
+        blanks.mark(Runs { share, span }, 5, number as u64, at);
         batch.push(&[first; 3]);
     }
     let mut engine = CpuEngine::new(Some(2)).unwrap();
