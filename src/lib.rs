@@ -2,6 +2,5 @@
 
 pub mod bandwidth;
 pub mod compile;
-pub mod output;
 pub mod tune;
 pub mod verify;

@@ -14,7 +14,7 @@ use signals::{STOPPED, Stopped};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match signals::survive_file_limits().and_then(|()| cli.verb.run()) {
+    match signals::prepare().and_then(|()| cli.verb.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => {
             eprintln!("rabitc: {error}");

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -39,9 +39,8 @@ pub fn progress(total: u64, unit: Unit, doing: &str) -> ProgressBar {
 /// and no panic.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("standard output")
 }
 
 /// Writes `value` to standard output as JSON, indented, with a final newline.

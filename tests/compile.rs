@@ -2,7 +2,6 @@
 //! same artifact; and what cannot be compiled is refused with nothing left behind.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rabitc::compile::{Options, Progress, Summary, compile, parse_targets};
@@ -19,9 +18,7 @@ struct Silent;
 
 impl Progress for Silent {
     fn phase(&mut self, _: &'static str, _: u64) {}
-    fn advance(&mut self, _: u64) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
+    fn advance(&mut self, _: u64) {}
 }
 
 fn fixture(name: &str) -> PathBuf {

@@ -21,9 +21,6 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The writing was stopped by who asked for it.
-    #[error("was stopped")]
-    Stopped,
     /// A tensor's bytes could not be produced.
     #[error("tensor `{name}`: {reason}")]
     Tensor {

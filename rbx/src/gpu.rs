@@ -178,7 +178,7 @@ pub struct RopeTable {
 /// One forward pass over up to `max_tokens` tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GpuProgram {
-    /// `decode`, `few`, `prefill` or `prompt`.
+    /// `decode`, `few_4`, `few_8`, `few_16`, `prefill` or `prompt`.
     pub name: String,
     /// Tokens that one run takes at most.
     pub max_tokens: usize,

@@ -20,26 +20,18 @@ pub fn check(
     section: &dyn Fn(&str) -> Option<Range<usize>>,
 ) -> Result<(), String> {
     let at = |reason: String| format!("{}: {reason}", target.arch);
-    for (name, ranges) in [
-        (
-            &target.cubin_section,
-            target.kernels.iter().map(|k| k.cubin).collect::<Vec<_>>(),
-        ),
-        (
-            &target.ptx_section,
-            target.kernels.iter().map(|k| k.ptx).collect(),
-        ),
-    ] {
-        let bytes = section(name).ok_or_else(|| at(format!("has no code section `{name}`")))?;
-        for (start, length) in ranges {
-            if start
-                .checked_add(length)
-                .is_none_or(|end| end > bytes.len())
-            {
-                return Err(at(format!("code at {start} is outside `{name}`")));
-            }
-        }
-    }
+    check_code(
+        &target.cubin_section,
+        target.kernels.iter().map(|k| k.cubin),
+        section,
+    )
+    .map_err(at)?;
+    check_code(
+        &target.ptx_section,
+        target.kernels.iter().map(|k| k.ptx),
+        section,
+    )
+    .map_err(at)?;
     for kernel in &target.kernels {
         let fits =
             (1..=MOST_THREADS).contains(&kernel.threads) && (1..=8).contains(&kernel.cluster);
@@ -63,6 +55,22 @@ pub fn check(
     let arena = target.programs[0].arena_bytes;
     for step in [&target.next, &target.sample] {
         check_step(target, step, arena, model, section).map_err(at)?;
+    }
+    Ok(())
+}
+
+/// Checks that all code, first bytes and lengths, is in the section `name`.
+fn check_code(
+    name: &str,
+    ranges: impl Iterator<Item = (usize, usize)>,
+    section: &dyn Fn(&str) -> Option<Range<usize>>,
+) -> Result<(), String> {
+    let bytes = section(name).ok_or_else(|| format!("has no code section `{name}`"))?;
+    for (start, length) in ranges {
+        let end = start.checked_add(length);
+        if end.is_none_or(|end| end > bytes.len()) {
+            return Err(format!("code at {start} is outside `{name}`"));
+        }
     }
     Ok(())
 }

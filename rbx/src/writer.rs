@@ -1,9 +1,9 @@
 //! Writes artifacts: streaming, to a temporary file that is renamed at the end.
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::ops::ControlFlow;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
+use rabitc_files::AtomicFile;
 use serde_json::json;
 
 use crate::error::Error;
@@ -41,16 +41,16 @@ struct Placed {
 pub(crate) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Writes an artifact of `entries`, in order, to `path`. `manifest.hashes` is filled in here.
-/// `progress` is called with the bytes of each finished tensor, and may stop the writing. Nothing is
-/// left behind, and a previous file at `path` stays untouched, if anything fails.
+/// `progress` is called with the bytes of each finished tensor. Nothing is left behind, and a
+/// previous file at `path` stays untouched, if anything fails.
 ///
 /// # Errors
-/// What the system refuses, a tensor that cannot be produced, or a stop.
+/// What the system refuses, or a tensor that cannot be produced.
 pub fn write(
     path: &Path,
     mut manifest: Manifest,
     entries: Vec<Entry<'_>>,
-    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(usize),
 ) -> Result<Manifest, Error> {
     let io = |e| Error::io(path, e);
     let placed = place(&entries);
@@ -59,11 +59,7 @@ pub fn write(
         manifest.hashes.insert(entry.name.clone(), hash);
     }
     let header_len = header(&manifest, &placed, NO_HASH).len();
-    let folder = folder_of(path)?;
-    let file = builder().prefix(".rbx-").tempfile_in(folder);
-    // Without the temporary name.
-    let mut file = file.map_err(|e| io(e.kind().into()))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    let mut out = AtomicFile::create(path).map_err(io)?;
     out.write_all(&vec![0; 8 + header_len]).map_err(io)?;
     for entry in entries {
         let bytes = (entry.produce)().map_err(|reason| Error::Tensor {
@@ -81,9 +77,7 @@ pub fn write(
         out.write_all(&bytes).map_err(io)?;
         let pad = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
         out.write_all(&[0; ALIGNMENT][..pad]).map_err(io)?;
-        if progress(bytes.len()).is_break() {
-            return Err(Error::Stopped);
-        }
+        progress(bytes.len());
     }
     out.seek(SeekFrom::Start(0)).map_err(io)?;
     let unsigned = header(&manifest, &placed, NO_HASH);
@@ -93,45 +87,8 @@ pub fn write(
     out.write_all(&(header.len() as u64).to_le_bytes())
         .map_err(io)?;
     out.write_all(header.as_bytes()).map_err(io)?;
-    out.flush().map_err(io)?;
-    drop(out);
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
+    out.finish().map_err(io)?;
     Ok(manifest)
-}
-
-/// The folder that a file at `path` would be in.
-fn folder_of(path: &Path) -> Result<&Path, Error> {
-    if path.exists() && !path.is_file() {
-        // A device would be replaced by a file.
-        return Err(Error::invalid(path, "is no regular file"));
-    }
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    match folder.is_dir() {
-        true => Ok(folder),
-        false => {
-            let reason = format!("there is no folder {}", folder.display());
-            Err(Error::invalid(path, reason))
-        }
-    }
-}
-
-/// Temporary files are private to their owner by default; an artifact is an ordinary file, its
-/// permissions up to the process's umask.
-fn builder() -> tempfile::Builder<'static, 'static> {
-    #[cfg(unix)]
-    let builder = {
-        use std::os::unix::fs::PermissionsExt;
-        let mut builder = tempfile::Builder::new();
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-        builder
-    };
-    #[cfg(not(unix))]
-    let builder = tempfile::Builder::new();
-    builder
 }
 
 /// Puts the tensors one after the other, with filler tensors between them: safetensors allows no

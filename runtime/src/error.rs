@@ -119,14 +119,19 @@ pub enum Error {
     Artifact(#[from] rabitc_rbx::Error),
     /// The artifact has no code for this machine.
     #[error(
-        "the artifact has code for {offered}, this machine is {machine}: compile it with \
-         --target cpu:native on this machine"
+        "the artifact has code for {offered}, this machine is {machine}: {}",
+        match gpus {
+            true => "give --device cuda, or compile it with --target cpu:native on this machine",
+            false => "compile it with --target cpu:native on this machine",
+        }
     )]
     NoCode {
         /// The levels the artifact has code for.
         offered: String,
         /// This machine's level.
         machine: &'static str,
+        /// Whether there is code for GPUs.
+        gpus: bool,
     },
     /// A CUDA driver, device or kernel that cannot be used.
     #[error("CUDA: {reason}")]

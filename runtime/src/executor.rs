@@ -81,41 +81,7 @@ impl Executor {
             taken: Vec::new(),
         };
         for step in &program.steps {
-            let (work, items) = match &step.work {
-                Work::Host(Host::RopeTable {
-                    inv_freq,
-                    attention_factor,
-                    out,
-                }) => {
-                    let work = ReadyWork::RopeTable {
-                        inv_freq: inv_freq.clone(),
-                        attention_factor: *attention_factor,
-                        out: memory.resolve(out)?,
-                    };
-                    let per_token = Items {
-                        per_token: 1,
-                        ..Items::default()
-                    };
-                    (work, per_token)
-                }
-                Work::Kernel {
-                    kernel,
-                    args,
-                    scalars,
-                    items,
-                } => {
-                    let work = ReadyWork::Kernel {
-                        entry: memory.model.kernels()[*kernel],
-                        first_pointer: executor.pointers.len(),
-                        first_scalar: executor.scalars.len(),
-                    };
-                    for arg in args {
-                        executor.pointers.push(memory.resolve(arg)?);
-                    }
-                    executor.scalars.extend(scalars.iter().cloned());
-                    (work, *items)
-                }
-            };
+            let (work, items) = executor.resolve(&step.work, memory)?;
             executor.steps.push(ReadyStep {
                 phase: step.phase,
                 items,
@@ -124,6 +90,49 @@ impl Executor {
         }
         executor.values = vec![0; executor.scalars.len()];
         Ok(executor)
+    }
+
+    /// The work of a step with its pointers, and how many items it has.
+    fn resolve(
+        &mut self,
+        work: &Work,
+        memory: &mut Memory<'_>,
+    ) -> Result<(ReadyWork, Items), Error> {
+        match work {
+            Work::Host(Host::RopeTable {
+                inv_freq,
+                attention_factor,
+                out,
+            }) => {
+                let work = ReadyWork::RopeTable {
+                    inv_freq: inv_freq.clone(),
+                    attention_factor: *attention_factor,
+                    out: memory.resolve(out)?,
+                };
+                let per_token = Items {
+                    per_token: 1,
+                    ..Items::default()
+                };
+                Ok((work, per_token))
+            }
+            Work::Kernel {
+                kernel,
+                args,
+                scalars,
+                items,
+            } => {
+                let work = ReadyWork::Kernel {
+                    entry: memory.model.kernels()[*kernel],
+                    first_pointer: self.pointers.len(),
+                    first_scalar: self.scalars.len(),
+                };
+                for arg in args {
+                    self.pointers.push(memory.resolve(arg)?);
+                }
+                self.scalars.extend(scalars.iter().cloned());
+                Ok((work, *items))
+            }
+        }
     }
 
     /// Number of steps.

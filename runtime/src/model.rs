@@ -280,6 +280,7 @@ fn choose_target(manifest: &Manifest) -> Result<Target, Error> {
             .collect();
         offered.extend(manifest.gpus.iter().map(|g| g.arch.to_string()));
         Error::NoCode {
+            gpus: !manifest.gpus.is_empty(),
             offered: offered.join(", "),
             machine: machine.map_or("below every level", Level::name),
         }

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use rabitc_codegen::backend::{Backend, Options};
 use rabitc_codegen::cranelift::Cranelift;
 use rabitc_codegen::kernels::Spec;
+use rabitc_codegen::kir::Kernel;
 use rabitc_codegen::kir::print::print;
 use rabitc_rbx::{Level, Target};
 
@@ -65,6 +66,10 @@ impl BackendChoice {
 }
 
 /// Generates code for `kernels` at every level and writes out the stages that `emits` asks for.
+///
+/// # Errors
+/// A stage that the backend does not have, a kernel that it cannot compile, or a stage that cannot be
+/// written.
 pub fn generate(
     kernels: &[Box<dyn Spec>],
     levels: &[Level],
@@ -72,59 +77,97 @@ pub fn generate(
     emits: &[Emit],
 ) -> Result<Code> {
     let backend = choice.backend()?;
-    let ir_stage = match backend.name() {
-        "cranelift" => "clif",
-        _ => "llvm",
-    };
-    for stage in ["clif", "llvm"] {
-        if stage != ir_stage && emit::wanted(emits, stage) {
-            bail!("--emit {stage}: the backend is {}", backend.name());
-        }
-    }
-    let options = Options {
-        ir: emit::wanted(emits, ir_stage),
-        asm: emit::wanted(emits, "asm"),
+    let ir_stage = ir_stage(&*backend, emits)?;
+    let mut generator = Generator {
+        kernels,
+        options: Options {
+            ir: emit::wanted(emits, ir_stage),
+            asm: emit::wanted(emits, "asm"),
+        },
+        backend: &*backend,
+        ir: String::new(),
+        asm: String::new(),
     };
     let mut code = Code {
         targets: Vec::new(),
         sections: Vec::new(),
         kernels: Vec::new(),
     };
-    let (mut kir, mut ir, mut asm) = (String::new(), String::new(), String::new());
-    for (n, &level) in levels.iter().enumerate() {
-        let (mut section, mut entries) = (Vec::new(), Vec::new());
-        for spec in kernels {
-            let kernel = spec.build(backend.vectors(level));
-            let object = backend.compile(&kernel, level, options)?;
-            section.resize(usize::next_multiple_of(section.len(), ALIGNMENT), 0);
-            entries.push(section.len());
-            section.extend_from_slice(&object.code);
-            if n == 0 {
-                kir.push_str(&print(&kernel));
-                code.kernels.push(rabitc_rbx::Kernel {
-                    name: kernel.name.clone(),
-                    params: kernel.params.iter().map(|p| p.name.clone()).collect(),
-                    scalars: kernel.scalars.clone(),
-                });
-            }
-            let title = format!(
-                "; {} for {level}, {} bytes\n",
-                kernel.name,
-                object.code.len()
-            );
-            ir.push_str(&format!("{title}{}\n", object.ir));
-            asm.push_str(&format!("{title}{}\n", object.asm));
-        }
-        code.targets.push(Target {
-            level,
-            backend: backend.name().to_string(),
-            section: format!("rbx/code/cpu.{level}"),
-            entries,
-        });
+    for &level in levels {
+        let (target, section) = generator.level(level)?;
+        code.targets.push(target);
         code.sections.push(section);
     }
-    for (stage, text) in [("kir", &kir), (ir_stage, &ir), ("asm", &asm)] {
+    let mut kir = String::new();
+    // Parameters are the same at every level; the text is that of the first.
+    if let Some(&level) = levels.first() {
+        for spec in kernels {
+            let kernel = spec.build(backend.vectors(level));
+            kir.push_str(&print(&kernel));
+            code.kernels.push(signature(&kernel));
+        }
+    }
+    for (stage, text) in [
+        ("kir", &kir),
+        (ir_stage, &generator.ir),
+        ("asm", &generator.asm),
+    ] {
         emit::text(emits, stage, text)?;
     }
     Ok(code)
+}
+
+/// The stage that is the backend's own IR. Asking for another backend's is an error.
+fn ir_stage(backend: &dyn Backend, emits: &[Emit]) -> Result<&'static str> {
+    let (own, other) = match backend.name() {
+        "cranelift" => ("clif", "llvm"),
+        _ => ("llvm", "clif"),
+    };
+    if emit::wanted(emits, other) {
+        bail!("--emit {other}: the backend is {}", backend.name());
+    }
+    Ok(own)
+}
+
+/// What the artifact says of a kernel.
+fn signature(kernel: &Kernel) -> rabitc_rbx::Kernel {
+    rabitc_rbx::Kernel {
+        name: kernel.name.clone(),
+        params: kernel.params.iter().map(|p| p.name.clone()).collect(),
+        scalars: kernel.scalars.clone(),
+    }
+}
+
+/// Generates level after level, and keeps what the stages show.
+struct Generator<'a> {
+    kernels: &'a [Box<dyn Spec>],
+    backend: &'a dyn Backend,
+    options: Options,
+    ir: String,
+    asm: String,
+}
+
+impl Generator<'_> {
+    /// The code of all kernels, one after the other, and where each begins.
+    fn level(&mut self, level: Level) -> Result<(Target, Vec<u8>)> {
+        let (mut section, mut entries) = (Vec::new(), Vec::new());
+        for spec in self.kernels {
+            let kernel = spec.build(self.backend.vectors(level));
+            let object = self.backend.compile(&kernel, level, self.options)?;
+            section.resize(usize::next_multiple_of(section.len(), ALIGNMENT), 0);
+            entries.push(section.len());
+            section.extend_from_slice(&object.code);
+            let (name, bytes) = (&kernel.name, object.code.len());
+            let title = format!("; {name} for {level}, {bytes} bytes\n");
+            self.ir.push_str(&format!("{title}{}\n", object.ir));
+            self.asm.push_str(&format!("{title}{}\n", object.asm));
+        }
+        let target = Target {
+            level,
+            backend: self.backend.name().to_string(),
+            section: format!("rbx/code/cpu.{level}"),
+            entries,
+        };
+        Ok((target, section))
+    }
 }

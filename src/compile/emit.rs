@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use rabitc_ir::Graph;
 
 /// One stage to write out: `STAGE` or `STAGE:FILE`.
@@ -53,6 +53,22 @@ impl FromStr for Emit {
     }
 }
 
+/// Refuses two stages in one file, where the second would replace the first.
+///
+/// # Errors
+/// Names the file.
+pub fn check(emits: &[Emit]) -> Result<()> {
+    let files = emits.iter().filter_map(|e| e.file.as_deref());
+    // Devices take both.
+    let files: Vec<_> = files.filter(|f| !f.exists() || f.is_file()).collect();
+    for (n, file) in files.iter().enumerate() {
+        if files[..n].contains(file) {
+            bail!("--emit: two stages go to {}", file.display());
+        }
+    }
+    Ok(())
+}
+
 /// Whether `stage` is asked for.
 pub fn wanted(emits: &[Emit], stage: &str) -> bool {
     emits.iter().any(|e| e.stage == stage)
@@ -62,8 +78,11 @@ pub fn wanted(emits: &[Emit], stage: &str) -> bool {
 pub fn text(emits: &[Emit], stage: &str, text: &str) -> Result<()> {
     for emit in emits.iter().filter(|e| e.stage == stage) {
         match &emit.file {
-            Some(file) => crate::output::write(file, text.as_bytes())?,
-            None => std::io::stdout().write_all(text.as_bytes())?,
+            Some(file) => rabitc_files::write(file, text.as_bytes())
+                .with_context(|| file.display().to_string())?,
+            None => std::io::stdout()
+                .write_all(text.as_bytes())
+                .context("standard output")?,
         }
     }
     Ok(())

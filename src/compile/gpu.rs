@@ -8,6 +8,7 @@ use rabitc_codegen::cuda::nvrtc;
 use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_codegen::cuda::plan::{GpuOptions, GpuPlan, RING, plan};
 use rabitc_codegen::cuda::{Compiled, Compiler, Source};
+use rabitc_files::Scratch;
 use rabitc_ir::Graph;
 use rabitc_rbx::gpu::GpuKernel;
 use rabitc_rbx::{GpuTarget, SmArch};
@@ -24,8 +25,8 @@ pub struct GpuCode {
     pub sections: Vec<(String, Vec<u8>)>,
 }
 
-/// Plans `graph` for every architecture by the measurements in `tables`, compiles the kernels and writes out the stages that
-/// `emits` asks for.
+/// Plans `graph` for every architecture by the measurements in `tables`, compiles the kernels and
+/// writes out the stages that `emits` asks for.
 ///
 /// # Errors
 /// No NVRTC, a graph that there is no GPU kernel for, or a kernel that does not compile.
@@ -131,12 +132,6 @@ fn add(
     compiler: &Compiler,
 ) {
     let (mut cubins, mut texts) = (Vec::new(), Vec::new());
-    let append = |to: &mut Vec<u8>, bytes: &[u8]| {
-        to.resize(to.len().next_multiple_of(64), 0);
-        let start = to.len();
-        to.extend_from_slice(bytes);
-        (start, bytes.len())
-    };
     let chosen_by = |name: &str| {
         let mut products = plan.products.iter();
         let chosen = |p: &&Product| p.candidates[p.chosen].spec.name() == name;
@@ -154,10 +149,7 @@ fn add(
     });
     let kernels = kernels.collect();
     let arch = options.arch;
-    let (cubin_section, ptx_section) = (
-        format!("rbx/code/cuda.{arch}"),
-        format!("rbx/code/ptx.{arch}"),
-    );
+    let [cubin_section, ptx_section] = ["cuda", "ptx"].map(|k| format!("rbx/code/{k}.{arch}"));
     code.targets.push(GpuTarget {
         arch,
         planes: options.planes,
@@ -178,12 +170,19 @@ fn add(
     code.sections.push((ptx_section, texts));
 }
 
+/// Adds `bytes` at a multiple of 64, and gives where they are: offset and length.
+fn append(to: &mut Vec<u8>, bytes: &[u8]) -> (usize, usize) {
+    to.resize(to.len().next_multiple_of(64), 0);
+    let start = to.len();
+    to.extend_from_slice(bytes);
+    (start, bytes.len())
+}
+
 /// The machine code of a cubin as text.
 fn disassemble(cubin: &[u8]) -> Result<String> {
     let tool = nvdisasm()
         .context("--emit sass needs nvdisasm: run scripts/setup-nvrtc, or install CUDA")?;
-    let file = tempfile::NamedTempFile::new().context("a file for nvdisasm")?;
-    std::fs::write(file.path(), cubin).context("a file for nvdisasm")?;
+    let file = Scratch::new(cubin).context("a file for nvdisasm")?;
     let output = Command::new(&tool)
         .arg("--print-code")
         .arg(file.path())

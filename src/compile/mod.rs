@@ -8,8 +8,7 @@ pub mod layers;
 pub mod machine;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,7 +18,7 @@ use rabitc_ir::{Graph, WeightStore};
 use rabitc_passes::fitted::FittedStore;
 use rabitc_passes::materialize::materialize;
 use rabitc_passes::svid::Init;
-use rabitc_rbx::{Level, Manifest, Model, Program, SmArch};
+use rabitc_rbx::{Entry, Layer, Level, Manifest, Model, Program, SmArch};
 
 use crate::tune::gpu::tables::GpuTables;
 use emit::Emit;
@@ -63,8 +62,8 @@ pub struct Targets {
 pub trait Progress {
     /// A phase begins; `total` is in bytes, 0 where it is not known.
     fn phase(&mut self, name: &'static str, total: u64);
-    /// More of the phase is done; the compilation may be stopped here.
-    fn advance(&mut self, bytes: u64) -> ControlFlow<()>;
+    /// More of the phase is done.
+    fn advance(&mut self, bytes: u64);
 }
 
 /// What a compilation did.
@@ -117,6 +116,10 @@ pub fn compile(options: &Options, progress: &mut dyn Progress) -> Result<Summary
 }
 
 /// Passes, plan, code, file.
+///
+/// # Errors
+/// A graph or a shape that there is no code for, weights that cannot be read or fitted, or a file that
+/// cannot be written.
 pub fn assemble(
     input: Input<'_>,
     options: &Options,
@@ -145,19 +148,8 @@ pub fn assemble(
         &options.emit,
     )?;
     clock.lap("code");
-    let mut manifest = Manifest {
-        format: rabitc_rbx::FORMAT,
-        generator: concat!("rabitc ", env!("CARGO_PKG_VERSION")).to_string(),
-        model: input.model,
-        activations: options.passes.activations.name().to_string(),
-        built_from: options.record.clone(),
-        layers: layers::layers(&run_graph, &graph, input.store),
-        targets: code.targets.clone(),
-        gpus: gpu.targets.clone(),
-        kernels: code.kernels.clone(),
-        programs,
-        hashes: BTreeMap::new(),
-    };
+    let layers = layers::layers(&run_graph, &graph, input.store);
+    let mut manifest = manifest(options, input.model, layers, programs, &code, &gpu);
     manifest.built_from.extend(input.provenance);
     layers::name_kernels(&mut manifest);
     let mut output_bytes = 0;
@@ -169,9 +161,7 @@ pub fn assemble(
             0 => "packing",
             _ => "fitting and packing",
         };
-        progress.phase(phase, entries.iter().map(|e| e.bytes as u64).sum());
-        let mut advance = |bytes| progress.advance(bytes as u64);
-        manifest = rabitc_rbx::write(output, manifest, entries, &mut advance)?;
+        manifest = write(output, manifest, entries, phase, progress)?;
         output_bytes = std::fs::metadata(output).map_or(0, |m| m.len());
         clock.lap("fit, pack and write");
     }
@@ -181,6 +171,43 @@ pub fn assemble(
         source_bytes: input.source_bytes,
         output_bytes,
     })
+}
+
+/// The manifest, without hashes and provenance.
+fn manifest(
+    options: &Options,
+    model: Model,
+    layers: Vec<Layer>,
+    programs: Vec<Program>,
+    code: &code::Code,
+    gpu: &gpu::GpuCode,
+) -> Manifest {
+    Manifest {
+        format: rabitc_rbx::FORMAT,
+        generator: concat!("rabitc ", env!("CARGO_PKG_VERSION")).to_string(),
+        model,
+        activations: options.passes.activations.name().to_string(),
+        built_from: options.record.clone(),
+        layers,
+        targets: code.targets.clone(),
+        gpus: gpu.targets.clone(),
+        kernels: code.kernels.clone(),
+        programs,
+        hashes: BTreeMap::new(),
+    }
+}
+
+/// Writes the artifact, as the phase of that name.
+fn write(
+    output: &Path,
+    manifest: Manifest,
+    entries: Vec<Entry<'_>>,
+    phase: &'static str,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    progress.phase(phase, entries.iter().map(|e| e.bytes as u64).sum());
+    let mut advance = |bytes| progress.advance(bytes as u64);
+    Ok(rabitc_rbx::write(output, manifest, entries, &mut advance)?)
 }
 
 /// Times of the phases.

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rabitc_files::AtomicFile;
 use rabitc_ir::layout::MAX_ROW_TILES;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::tiles::LayerShape;
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 pub use super::gpu::entry::GpuEntry;
 use super::host::Host;
-use crate::output;
 
 /// Version of the file's form.
 const FORMAT: u32 = 1;
@@ -147,8 +147,13 @@ impl Cache {
         let file = std::fs::File::open(path).with_context(name)?;
         let mut text = String::new();
         let read = file.take(LIMIT).read_to_string(&mut text);
-        read.with_context(name)?;
-        Cache::parse(&text).with_context(|| {
+        let cache = match read {
+            Ok(_) => Cache::parse(&text),
+            // No text.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(e.into()),
+            Err(e) => return Err(e).with_context(name),
+        };
+        cache.with_context(|| {
             let advice = "no tuning cache that can be used; delete it or name another";
             format!("{}: {advice}", name())
         })
@@ -223,15 +228,32 @@ impl Cache {
         })
     }
 
+    /// Refuses a file that could not be added to, before a minute is spent on what to add.
+    ///
+    /// # Errors
+    /// As [`Cache::add`].
+    pub fn check(path: &Path) -> Result<()> {
+        Cache::load_or_new(path)?;
+        create_folder(path)?;
+        let created = AtomicFile::create(path).map(drop);
+        created.with_context(|| path.display().to_string())
+    }
+
     fn change(path: &Path, change: impl FnOnce(&mut Cache)) -> Result<()> {
         let mut cache = Cache::load_or_new(path)?;
         change(&mut cache);
         let text = serde_json::to_string_pretty(&cache)? + "\n";
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        output::write(path, text.as_bytes()).context("writing the tuning cache")
+        create_folder(path)?;
+        rabitc_files::write(path, text.as_bytes())
+            .with_context(|| format!("writing the tuning cache: {}", path.display()))
     }
+}
+
+/// Creates the folder that the cache is to be in.
+fn create_folder(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let made = std::fs::create_dir_all(folder);
+    made.with_context(|| format!("the folder {} of the tuning cache", folder.display()))
 }
 
 impl Entry {

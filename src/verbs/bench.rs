@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use rabitc_runtime::Session;
+use rabitc_runtime::{Device, Session};
 
 use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui;
@@ -91,6 +91,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.tokens.contains(&0) {
         bail!("--tokens 0: a step reads at least one token");
+    }
+    if !args.tokens.is_empty() && args.device.device == Device::Cpu {
+        bail!("--tokens measures steps on a GPU: add --device cuda");
     }
     let model = open::model(&args.model, args.device)?;
     let limit = model.manifest().model.context_length;

@@ -4,11 +4,12 @@ mod report;
 mod tuned;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
+use rabitc_files::AtomicFile;
 use rabitc_frontend::LowerOptions;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::svid::Init;
@@ -16,13 +17,15 @@ use rabitc_passes::tiles::Tiles;
 use rabitc_passes::{HeadForm, Pattern};
 
 use rabitc::compile::code::BackendChoice;
-use rabitc::compile::emit::Emit;
+use rabitc::compile::emit::{self, Emit};
 use rabitc::compile::machine;
 use rabitc::compile::{self, Options, Progress};
 
-use crate::signals::{Stop, Stopped};
 use crate::{open, ui};
 use tuned::tuned;
+
+/// Cycles of the iterative fit, unless --init-iters says otherwise.
+const ITERS: u32 = 20;
 
 /// Compile a checkpoint into one .rbx artifact: packed weights, native code, tokenizer
 ///
@@ -47,15 +50,15 @@ pub struct Args {
     /// How scales are fitted to dense weights: greedy (one pass) or iterative (better)
     #[arg(long, default_value = "iterative", value_parser = ["greedy", "iterative"])]
     init: String,
-    /// Cycles of the iterative fit
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    init_iters: u32,
+    /// Cycles of the iterative fit [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    init_iters: Option<u32>,
     /// Leave every dense layer dense: the baseline that comparisons need
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["paths", "keep_dense_layers"])]
     keep_dense: bool,
     /// Leave dense layers whose name matches dense; * and ? are wildcards, a plain word matches
     /// any name that contains it (may be repeated)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
     keep_dense_layers: Vec<String>,
     /// The form of the LM head: bf16, int8 or paths=K [default: as the checkpoint has it]
     #[arg(long, value_name = "FORM", value_parser = parse_head)]
@@ -92,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "STAGE[:FILE]", value_delimiter = ',')]
     emit: Vec<Emit>,
     /// Print the summary as JSON
-    #[arg(long)]
+    #[arg(long, requires = "output")]
     json: bool,
 }
 
@@ -130,21 +133,15 @@ fn head_name(form: HeadForm) -> String {
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
-    if args.output.is_none() && args.emit.is_empty() {
-        bail!("nothing to do: give -o FILE, or --emit STAGE");
-    }
+    check(args)?;
     let options = options(args)?;
-    let mut bar = Bar::new()?;
+    let mut bar = Bar(ProgressBar::new_spinner());
     let summary = compile::compile(&options, &mut bar);
-    bar.bar.finish_and_clear();
-    let Some(output) = &args.output else {
-        return summary.map(drop);
-    };
-    if summary.is_err() && bar.stop.asked() {
-        let what = format!("stopped: {} was not written", output.display());
-        return Err(Stopped(what).into());
-    }
+    bar.0.finish_and_clear();
     let summary = summary?;
+    if args.output.is_none() {
+        return Ok(());
+    }
     let tuned = &options.passes.tiles.tuned;
     match args.json {
         true => ui::print_json(&report::json(&summary, tuned)),
@@ -152,13 +149,35 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn options(args: &Args) -> Result<Options> {
-    let init = match args.init.as_str() {
-        "greedy" => Init::Greedy,
-        _ => Init::Iterative {
-            iters: args.init_iters,
-        },
+/// Refuses what could not be done, or would go unheeded, before anything is read.
+fn check(args: &Args) -> Result<()> {
+    let Some(output) = &args.output else {
+        return match args.emit.is_empty() {
+            true => bail!("nothing to do: give -o FILE, or --emit STAGE"),
+            false => emit::check(&args.emit),
+        };
     };
+    if args.json && args.emit.iter().any(|e| e.file.is_none()) {
+        bail!("--json: standard output is for the summary alone; give --emit STAGE:FILE");
+    }
+    emit::check(&args.emit)?;
+    let created = AtomicFile::create(output).map(drop);
+    created.with_context(|| output.display().to_string())
+}
+
+/// How scales are fitted.
+fn init(args: &Args) -> Result<Init> {
+    match (args.init.as_str(), args.init_iters) {
+        ("greedy", Some(_)) => bail!("--init-iters: the greedy fit has no cycles"),
+        ("greedy", None) => Ok(Init::Greedy),
+        (_, iters) => Ok(Init::Iterative {
+            iters: iters.unwrap_or(ITERS),
+        }),
+    }
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let init = init(args)?;
     let backend = BackendChoice::parse(&args.backend);
     let targets = compile::parse_targets(&args.target)?;
     if args.activations == "f32" && !targets.gpus.is_empty() {
@@ -202,12 +221,12 @@ fn options(args: &Args) -> Result<Options> {
             buffers: open::buffers(&args.rope_precision),
         },
         emit: args.emit.clone(),
-        record: record(args),
+        record: record(args, init),
     })
 }
 
 /// The options that matter to the result; paths of this machine do not.
-fn record(args: &Args) -> BTreeMap<String, String> {
+fn record(args: &Args, init: Init) -> BTreeMap<String, String> {
     let mut record = BTreeMap::new();
     let mut put = |key: &str, value: String| record.insert(key.to_string(), value);
     match args.keep_dense {
@@ -216,9 +235,9 @@ fn record(args: &Args) -> BTreeMap<String, String> {
     };
     put(
         "init",
-        match args.init.as_str() {
-            "greedy" => "greedy".into(),
-            _ => format!("iterative {}", args.init_iters),
+        match init {
+            Init::Greedy => "greedy".into(),
+            Init::Iterative { iters } => format!("iterative {iters}"),
         },
     );
     let tiles = if args.tuned.is_some() {
@@ -237,37 +256,23 @@ fn record(args: &Args) -> BTreeMap<String, String> {
     record
 }
 
-struct Bar {
-    bar: ProgressBar,
-    stop: Stop,
-}
-
-impl Bar {
-    fn new() -> Result<Self> {
-        let bar = ProgressBar::new_spinner();
-        let stop = Stop::listen(&bar, "stopping after the tensor under way")?;
-        Ok(Bar { bar, stop })
-    }
-}
+struct Bar(ProgressBar);
 
 impl Progress for Bar {
     fn phase(&mut self, name: &'static str, total: u64) {
         if total > 0 {
-            self.bar.set_length(total);
-            self.bar.set_position(0);
+            self.0.set_length(total);
+            self.0.set_position(0);
             let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {eta}";
             if let Ok(style) = ProgressStyle::with_template(style) {
-                self.bar.set_style(style);
+                self.0.set_style(style);
             }
         }
-        self.bar.set_message(name);
-        self.bar.tick();
+        self.0.set_message(name);
+        self.0.tick();
     }
-    fn advance(&mut self, bytes: u64) -> ControlFlow<()> {
-        self.bar.inc(bytes);
-        match self.stop.asked() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+
+    fn advance(&mut self, bytes: u64) {
+        self.0.inc(bytes);
     }
 }

@@ -15,8 +15,8 @@ use crate::ui;
 
 /// Show what this machine has for every target, and what is missing
 ///
-/// Names the CPU level, the code generator, the CUDA compiler (NVRTC), the CUDA driver and every
-/// GPU, with versions and where they were found. Nothing that is missing is an error: it says what
+/// Names the CPU level, the code generator, the CUDA compiler (NVRTC) and its tools, the CUDA driver
+/// and every GPU, with versions and where they were found. Nothing that is missing is an error: it says what
 /// cannot be done without it and how to get it.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  rabitc doctor\n  rabitc doctor --json")]
@@ -47,7 +47,7 @@ struct Finding {
 pub fn run(args: &Args) -> Result<()> {
     let mut findings = vec![cpu()];
     findings.extend(backends());
-    findings.extend([nvrtc(), disassembler()]);
+    findings.extend([nvrtc(), disassembler(), cublaslt()]);
     findings.extend(gpus());
     if args.json {
         return ui::print_json(&findings);
@@ -112,7 +112,7 @@ fn backends() -> [Finding; 2] {
 }
 
 fn nvrtc() -> Finding {
-    const FOR: &str = "--target cuda:…, tune --device cuda";
+    const FOR: &str = "--target cuda:…, tune and train --device cuda";
     match Compiler::new() {
         Ok(compiler) => finding("NVRTC", Ok(String::new()), FOR).with(
             Some(compiler.describe()),
@@ -127,6 +127,12 @@ fn disassembler() -> Finding {
     let tool = nvdisasm();
     let found = tool.as_ref().map(|_| String::new()).ok_or_else(missing);
     finding("nvdisasm", found, "--emit sass").with(None, tool)
+}
+
+fn cublaslt() -> Finding {
+    let found = rabitc_train::cuda::cublaslt().map(|()| String::new());
+    let found = found.map_err(|e| e.to_string());
+    finding("cuBLASLt", found, "train --device cuda")
 }
 
 /// The driver, and every device it has.

@@ -2,6 +2,7 @@
 
 mod gpu;
 pub mod group;
+mod launches;
 mod listing;
 mod overview;
 
@@ -58,7 +59,8 @@ pub fn run(args: &Args) -> Result<()> {
         ui::print(&listing::hashes(&artifact))?;
     }
     if args.plan {
-        ui::print(&listing::plan(artifact.manifest()))?;
+        let manifest = artifact.manifest();
+        ui::print(&(listing::plan(manifest) + &launches::plan(manifest)))?;
     }
     if args.graph {
         let name = || args.model.display().to_string();

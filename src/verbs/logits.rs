@@ -1,15 +1,13 @@
 //! `rabitc logits`: the logits of given token ids, for comparison with any other program.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rabitc::output;
+use rabitc_files::AtomicFile;
 use rabitc_runtime::Session;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use crate::open::{self, DeviceArgs, ThreadArgs};
 use crate::ui::{self, Unit};
@@ -163,8 +161,7 @@ fn integers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> i64) -> Vec<
 
 /// A safetensors file with one tensor, written row by row under a temporary name.
 struct Output {
-    path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: AtomicFile,
     bytes: Vec<u8>,
 }
 
@@ -172,11 +169,9 @@ impl Output {
     fn create(path: &Path, shape: [usize; 3]) -> Result<Output> {
         let name = || path.display().to_string();
         let header = header(shape).with_context(name)?;
-        let file = output::beside(path)?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let mut file = AtomicFile::create(path).with_context(name)?;
         file.write_all(&header).with_context(name)?;
         Ok(Output {
-            path: path.to_path_buf(),
             file,
             bytes: Vec::new(),
         })
@@ -187,16 +182,13 @@ impl Output {
         self.bytes
             .extend(logits.iter().flat_map(|l| l.to_le_bytes()));
         let written = self.file.write_all(&self.bytes);
-        written.with_context(|| self.path.display().to_string())
+        written.with_context(|| self.file.target().display().to_string())
     }
 
     /// Gives the file its name.
     fn finish(self) -> Result<()> {
-        let name = || self.path.display().to_string();
-        let file = self.file.into_inner().map_err(|e| e.into_error());
-        let file: NamedTempFile = file.with_context(name)?;
-        let kept: Result<File, _> = file.persist(&self.path).map_err(|e| e.error);
-        kept.map(drop).with_context(name)
+        let name = self.file.target().display().to_string();
+        self.file.finish().context(name)
     }
 }
 

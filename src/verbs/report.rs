@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use rabitc::output;
+use anyhow::{Context, Result};
 use rabitc_train::report::Report;
 
 use crate::ui;
@@ -43,7 +42,8 @@ pub fn run(args: &Args) -> Result<()> {
         _ => None,
     };
     if let Some(path) = &path {
-        output::write(path, report.page().as_bytes())?;
+        rabitc_files::write(path, report.page().as_bytes())
+            .with_context(|| path.display().to_string())?;
     }
     match (args.json, &path) {
         (true, _) => ui::print_json(&report.figures()),

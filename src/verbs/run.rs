@@ -51,6 +51,7 @@ pub struct Args {
         long,
         value_name = "TEXT",
         requires = "chat",
+        conflicts_with = "ids",
         allow_hyphen_values = true
     )]
     system: Option<String>,

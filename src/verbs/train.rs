@@ -42,11 +42,11 @@ pub fn run(args: &Args) -> Result<()> {
     let corpus = |files: &[_]| Corpus::read(&teacher.checkpoint, teacher.info.vocab_size, files);
     let text = corpus(&args.text)?;
     let valid = corpus(&args.valid)?;
-    let window = window(args.measuring.window, teacher.info.context_length);
+    let measuring = &args.measuring;
     let held = (!args.valid.is_empty()).then_some(Held {
         corpus: &valid,
-        window,
-        most: args.measuring.max_windows,
+        window: window(measuring.window, teacher.info.context_length),
+        most: measuring.max_windows,
     });
     let engines = Chosen::new(args)?;
     let job = Job {
@@ -54,9 +54,9 @@ pub fn run(args: &Args) -> Result<()> {
         student: student.as_ref(),
         recipe: &recipe,
         cadence: Cadence {
-            validate: args.measuring.validate_every,
-            save: args.measuring.save_every,
-            diagnose: !args.measuring.no_diagnostics,
+            validate: measuring.validate_every,
+            save: measuring.save_every,
+            diagnose: !measuring.no_diagnostics,
         },
         corpus: &text,
         held,
@@ -64,8 +64,14 @@ pub fn run(args: &Args) -> Result<()> {
         resume: args.resume,
         engines: &engines,
     };
-    let mut bar = Bar::new(&recipe)?;
-    let outcome = rabitc_train::run(&job, &mut bar);
+    train(args, &job)
+}
+
+/// Runs the job, and reports what it has come to.
+fn train(args: &Args, job: &Job<'_>) -> Result<()> {
+    let (recipe, dir) = (job.recipe, job.dir);
+    let mut bar = Bar::new(recipe);
+    let outcome = rabitc_train::run(job, &mut bar);
     bar.bar.finish_and_clear();
     let outcome = outcome?;
     if outcome.steps < recipe.steps {
@@ -90,10 +96,10 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(recipe: &Recipe) -> Result<Bar> {
+    fn new(recipe: &Recipe) -> Bar {
         let bar = ui::progress(recipe.steps, Unit::Items, "training");
-        let stop = Stop::listen(&bar, "stopping after the update under way")?;
-        Ok(Bar { bar, stop })
+        let stop = Stop::first(&bar, "stopping after the update under way");
+        Bar { bar, stop }
     }
 }
 

@@ -121,8 +121,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(path) => path.clone(),
         None => default_path().context("--cache")?,
     };
-    // Better now than after a minute.
-    Cache::load_or_new(&cache)?;
+    Cache::check(&cache)?;
     let pool = args.threads.pool()?;
     let host = Host::new(&*backend, level, activations, pool.threads())?;
     let request = Request {

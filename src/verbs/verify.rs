@@ -29,7 +29,7 @@ pub struct Args {
     /// The artifact
     model: PathBuf,
     /// Check hashes only, run nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seed", "threads"])]
     hashes_only: bool,
     /// Seed of the random tokens
     #[arg(long, default_value_t = 0)]

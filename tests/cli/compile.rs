@@ -1,8 +1,5 @@
 //! `rabitc compile` on what it cannot take.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
 use crate::common::*;
 
 /// A tokenizer that could not be used is refused now, not when the artifact runs.
@@ -51,38 +48,4 @@ fn a_pattern_without_a_layer_is_refused() {
     refuses(&[&compile[..], &misspelt].concat(), &[words]);
     assert!(!out.exists());
     rabitc(&[&compile[..], &["layers.0."]].concat());
-}
-
-/// ^C leaves nothing of an artifact that was being written.
-#[cfg(unix)]
-#[test]
-fn an_interrupt_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let (out, model) = (folder.path().join("out.rbx"), models("books-1m"));
-    // Fits that take far longer than a signal.
-    let long = ["--paths", "8", "--init-iters", "1000"];
-    let args = [&["compile", arg(&model), "-o", arg(&out)], &long[..]].concat();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rabitc"))
-        .args(args)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    while unfinished(folder.path()) == 0 {
-        assert_eq!(child.try_wait().unwrap(), None);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    signal(&child, "INT");
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(
-        said.contains("stopping after the tensor under way"),
-        "{said}"
-    );
-    let last = said.lines().last().unwrap();
-    assert_eq!(
-        last,
-        format!("rabitc: stopped: {} was not written", arg(&out))
-    );
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

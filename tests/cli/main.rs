@@ -8,6 +8,7 @@ mod compile;
 mod eval;
 mod gpu;
 mod inspect;
+mod interrupts;
 mod logits;
 mod outputs;
 mod run;
@@ -17,14 +18,15 @@ mod train;
 mod train_out;
 mod train_stops;
 mod tune;
+mod unheeded;
 
 use std::process::{Command, Stdio};
 
 use common::{arg, books, misused, rabitc, refuses};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "compile", "run", "eval", "logits", "inspect", "verify", "bench", "tune", "train", "report",
-    "export", "synth",
+    "export", "synth", "doctor",
 ];
 
 #[test]

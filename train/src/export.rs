@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use rabitc_files::AtomicFolder;
 use rabitc_frontend::{BUFFERS_KEY, Checkpoint};
 use rabitc_ir::ops::effective_weight::Derive;
 use rabitc_ir::{DType, Tensor, WeightStore};
@@ -37,33 +38,43 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
     let checkpoint = Checkpoint::open(from)?;
     // Refuses what does not fit its configuration.
     let lowered = rabitc_frontend::lower(&checkpoint, &Default::default())?;
-    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(TrainError::file(to, "the folder is not empty"));
-    }
     let tensors = tensors(&checkpoint)?;
     if !tensors.iter().any(|t| matches!(t.1, Source::Layer { .. })) {
         let reason = "has no residual-binary layer: it is dense already, nothing is to be exported";
         return Err(TrainError::file(from, reason));
     }
-    if to.exists() && !to.is_dir() {
-        return Err(TrainError::file(to, "is a file, an export needs a folder"));
-    }
+    let folder = AtomicFolder::create(to).map_err(TrainError::io(to))?;
+    let pairs = [("format", "pt"), (BUFFERS_KEY, lowered.buffers.name())];
+    let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string()));
+    let written = write(&checkpoint, &tensors, folder.path(), dtype, metadata.into());
+    let written = written.map_err(|error| match error {
+        TrainError::Io { path, source } => TrainError::io(&folder.in_place(&path))(source),
+        error => error,
+    })?;
+    folder.finish().map_err(TrainError::io(to))?;
+    Ok(written)
+}
+
+/// Writes the tensors, and what is beside them, to a folder.
+fn write(
+    checkpoint: &Checkpoint,
+    tensors: &[(String, Source, Vec<usize>)],
+    to: &Path,
+    dtype: DType,
+    metadata: HashMap<String, String>,
+) -> Result<Exported, TrainError> {
     let entries = tensors
         .iter()
         .map(|(name, _, shape)| (name.clone(), dtype, shape.clone()));
     let entries: Vec<_> = entries.collect();
-    fs::create_dir_all(to).map_err(TrainError::io(to))?;
-    let pairs = [("format", "pt"), (BUFFERS_KEY, lowered.buffers.name())];
-    let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string()));
-    let metadata = HashMap::from(metadata);
     let mut file = Tensors::create(&to.join(crate::store::MODEL), &entries, metadata)?;
     let (mut bytes, mut layers) = (0, 0);
-    for (name, source, _) in &tensors {
+    for (name, source, _) in tensors {
         let tensor = match source {
             Source::Dense => checkpoint.load(name)?,
             Source::Layer { base } => {
                 layers += 1;
-                effective(&checkpoint, base)?
+                effective(checkpoint, base)?
             }
         };
         let tensor = rounded(name, tensor, dtype)?.to_le_bytes();
@@ -72,7 +83,6 @@ pub fn export(from: &Path, to: &Path, dtype: DType) -> Result<Exported, TrainErr
         checkpoint.release(name);
     }
     file.finish()?;
-    // After what may fill the disk: a folder in which that failed is still empty.
     copy_side_files(checkpoint.folder(), to)?;
     set_dtype(&to.join("config.json"), dtype)?;
     Ok(Exported {

@@ -40,14 +40,9 @@ pub fn lower(graph: &Graph, options: PlanOptions) -> Result<Lowered, CodegenErro
             l.node(id)?;
         }
     }
-    let logits = graph.outputs().iter().find(|(name, _)| name == "logits");
-    let (_, id) = logits.ok_or_else(|| CodegenError::plan("the graph has no output `logits`"))?;
-    let view = l.view(*id)?;
-    if view.column != 0 || graph.ty(*id).last() != Some(view.stride) {
-        return Err(CodegenError::plan("the logits must not be a slice"));
-    }
+    let logits = nodes::logits(graph, &l.views, |view| (view.column, view.stride))?;
     Ok(Lowered {
-        logits: view.buffer,
+        logits: logits.buffer,
         launches: l.launches,
         buffers: l.buffers,
     })

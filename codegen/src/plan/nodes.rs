@@ -25,6 +25,25 @@ pub fn place<P: Copy>(
     place.ok_or_else(|| unsupported(graph, id, "is read but has no place in memory"))
 }
 
+/// The place of the logits, of which `extent` tells the first column and the elements a row.
+///
+/// # Errors
+/// A graph without such an output, or logits that are a part of another value.
+pub fn logits<P: Copy>(
+    graph: &Graph,
+    places: &HashMap<NodeId, P>,
+    extent: impl FnOnce(&P) -> (usize, usize),
+) -> Result<P, CodegenError> {
+    let logits = graph.outputs().iter().find(|(name, _)| name == "logits");
+    let (_, id) = logits.ok_or_else(|| CodegenError::plan("the graph has no output `logits`"))?;
+    let found = place(graph, places, *id)?;
+    let (column, stride) = extent(&found);
+    match column == 0 && graph.ty(*id).last() == Some(stride) {
+        true => Ok(found),
+        false => Err(CodegenError::plan("the logits must not be a slice")),
+    }
+}
+
 /// The form of a float operand.
 ///
 /// # Errors

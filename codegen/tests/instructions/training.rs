@@ -1,11 +1,11 @@
 //! Kernels of training graphs of odd shapes: as in `kernels`, the interpreter's bits everywhere, and
 //! no access outside of buffers that are as large as the operands.
 
+mod attention;
+mod maps;
+
 use crate::common::{Subject, WIDTH};
-use rabitc_codegen::kernels::rope::Rope;
 use rabitc_codegen::kernels::train::adamw::{AdamW, CONSTANTS};
-use rabitc_codegen::kernels::train::attention::{AttentionTrain, Heads};
-use rabitc_codegen::kernels::train::attention_grad::{AttentionGrad, HeadDots, Side};
 use rabitc_codegen::kernels::train::column_sums::{ColumnSums, SumPartials, Terms, block_count};
 use rabitc_codegen::kernels::train::cross_entropy::{self, CrossEntropy};
 use rabitc_codegen::kernels::train::effective_weight::{
@@ -13,15 +13,11 @@ use rabitc_codegen::kernels::train::effective_weight::{
 };
 use rabitc_codegen::kernels::train::kl_divergence::{self, KlDivergence};
 use rabitc_codegen::kernels::train::log_sum_exp::LogSumExp;
-use rabitc_codegen::kernels::train::map::MapKernel;
 use rabitc_codegen::kernels::train::rms_norm_grad::RmsNormGrad;
 use rabitc_codegen::kernels::train::scatter_add::ScatterAdd;
 use rabitc_codegen::kernels::train::squared_error::{self, SquaredError};
 use rabitc_codegen::kernels::train::sum_squares::SumSquares;
 use rabitc_codegen::kernels::{Spec, Vectors};
-use rabitc_codegen::train::{Map, Store, Term, View};
-use rabitc_ir::DType;
-use rabitc_ir::ops::gate::Activation;
 
 /// A buffer of a kernel.
 enum Buffer {
@@ -199,74 +195,6 @@ fn effective_weights() {
 }
 
 #[test]
-fn attention() {
-    let (d, rows) = (11, 2 * 70);
-    let heads = Heads {
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: d,
-        scale: 0.3,
-        window: 67,
-        softcap: 2.0,
-        seq_len: 70,
-        q_stride: 4 * d,
-        k_stride: 2 * d,
-        v_stride: 2 * d,
-    };
-    let [q, kv] = [4, 2].map(|n| rows * n * d);
-    let forward = AttentionTrain {
-        heads,
-        values: true,
-        lse: true,
-    };
-    let buffers = [
-        Floats(q),
-        Floats(kv),
-        Floats(kv),
-        Result(q),
-        Result(rows * 4),
-    ];
-    agree(&forward, &buffers, &[], rows * 4);
-    let dots = HeadDots {
-        heads: 4,
-        head_dim: d,
-        a_stride: 4 * d,
-        b_stride: 4 * d,
-    };
-    agree(
-        &dots,
-        &[Floats(q), Floats(q), Result(rows * 4)],
-        &[],
-        rows * 4,
-    );
-    for (side, n) in [(Side::Queries, 4), (Side::Keys, 2)] {
-        let grad = AttentionGrad {
-            side,
-            heads,
-            dy_stride: 4 * d,
-        };
-        let numbers = || Floats(rows * 4);
-        let buffers = [
-            Floats(q),
-            Floats(kv),
-            Floats(kv),
-            numbers(),
-            Floats(q),
-            numbers(),
-            Result(q + 2 * kv),
-        ];
-        agree(&grad, &buffers, &[], rows * n);
-    }
-    let rope = Rope {
-        heads: 3,
-        head_dim: 10,
-        x_stride: 30,
-        inverse: true,
-    };
-    agree(&rope, &[Floats(90), Floats(30), Result(90)], &[], 9);
-}
-
-#[test]
 fn weights() {
     for zeroed in [None, Some(5)] {
         let scatter = ScatterAdd {
@@ -286,68 +214,4 @@ fn weights() {
         let buffers = [Floats(n), Floats(n), Floats(n), Magnitudes(n), constants];
         agree(&AdamW { stochastic_bf16 }, &buffers, &scalars, 2);
     }
-}
-
-/// Columns of a matrix `[3, stride]`.
-fn view(value: usize, columns: usize, stride: usize) -> View {
-    View {
-        value,
-        offset: 0,
-        rows: 3,
-        columns,
-        stride,
-    }
-}
-
-#[test]
-fn maps() {
-    let (silu, gelu) = (Activation::Silu, Activation::GeluTanh);
-    let terms = vec![
-        Term::Load { operand: 0 },
-        Term::Column { operand: 1 },
-        Term::Padded {
-            operand: 2,
-            start: 19,
-        },
-        Term::Add(0, 1),
-        Term::Act(gelu, 3),
-        Term::ActSlope(silu, 0),
-        Term::ActSlope(gelu, 4),
-        Term::Softcap(0.5, 5),
-        Term::SoftcapSlope(0.5, 6),
-        Term::Sum(vec![(1.0, 7), (-0.5, 8), (2.0, 2)]),
-        Term::Round(DType::F16, 9),
-        Term::Round(DType::BF16, 0),
-        Term::Mul(10, 11),
-    ];
-    let store = |term, value, accumulate| Store {
-        term,
-        to: view(value, 45, 45),
-        accumulate,
-    };
-    let padded = Map {
-        node: "map".into(),
-        rows: 3,
-        columns: 45,
-        operands: vec![view(0, 45, 50), view(1, 45, 45), view(2, 7, 7)],
-        terms,
-        stores: vec![store(12, 3, false), store(2, 4, true)],
-    };
-    let kernel = MapKernel::of(&padded);
-    let buffers = [
-        Floats(2 * 50 + 45),
-        Floats(45),
-        Floats(3 * 7),
-        Result(3 * 45),
-        Result(3 * 45),
-    ];
-    agree(&kernel, &buffers, &[], kernel.items());
-    let flat = Map {
-        operands: vec![view(0, 45, 45)],
-        terms: vec![Term::Load { operand: 0 }, Term::Act(silu, 0)],
-        stores: vec![store(1, 1, false)],
-        ..padded
-    };
-    let kernel = MapKernel::of(&flat);
-    agree(&kernel, &[Floats(135), Result(135)], &[], kernel.items());
 }

@@ -137,35 +137,39 @@ fn read(
             return Err(ConfigError::Unsupported(what.to_string()));
         }
     }
-    let name = k
-        .text("rope_type")?
-        .or(k.text("type")?)
-        .unwrap_or("default");
     let original_context = outer.or(k.size("original_max_position_embeddings")?);
     let original_context = original_context.unwrap_or(context);
-    let scaling = match name {
-        "default" => RopeScaling::Default,
-        "linear" => RopeScaling::Linear {
-            factor: required(k, "factor")?,
-        },
-        "llama3" => llama3(k, original_context)?,
-        "yarn" => yarn(k, original_context, context)?,
-        "dynamic" | "longrope" => {
-            let what = format!("rope type `{name}`, whose frequencies change with the length,");
-            return Err(ConfigError::Unsupported(what));
-        }
-        other => {
-            return Err(ConfigError::Unknown {
-                what: "rope type",
-                found: other.to_string(),
-                known: "default, linear, llama3, yarn".to_string(),
-            });
-        }
-    };
+    let scaling = scaling(k, original_context, context)?;
     if original_context == 0 {
         return Err(k.error("original_max_position_embeddings", "must not be 0"));
     }
     Ok(RopeConfig { theta, scaling })
+}
+
+/// The scaling that an object of rope parameters names.
+fn scaling(
+    k: &Keys<'_>,
+    original_context: usize,
+    context: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let name = k.text("rope_type")?.or(k.text("type")?);
+    match name.unwrap_or("default") {
+        "default" => Ok(RopeScaling::Default),
+        "linear" => Ok(RopeScaling::Linear {
+            factor: required(k, "factor")?,
+        }),
+        "llama3" => llama3(k, original_context),
+        "yarn" => yarn(k, original_context, context),
+        name @ ("dynamic" | "longrope") => {
+            let what = format!("rope type `{name}`, whose frequencies change with the length,");
+            Err(ConfigError::Unsupported(what))
+        }
+        other => Err(ConfigError::Unknown {
+            what: "rope type",
+            found: other.to_string(),
+            known: "default, linear, llama3, yarn".to_string(),
+        }),
+    }
 }
 
 fn required(k: &Keys<'_>, key: &str) -> Result<f64, ConfigError> {

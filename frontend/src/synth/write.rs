@@ -2,12 +2,12 @@
 //! when it is complete.
 
 use std::cmp::Reverse;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use rabitc_files::AtomicFolder;
 use serde_json::{Map, json};
-use tempfile::TempDir;
 
 use super::fill::{Filler, Quantiles};
 use super::plan::Planned;
@@ -25,7 +25,7 @@ pub(super) fn write(
     options: &SynthOptions,
     progress: &mut dyn FnMut(SynthProgress<'_>),
 ) -> Result<SynthReport, Error> {
-    let folder = temporary_folder(out)?;
+    let folder = AtomicFolder::create(out).map_err(Error::io(out))?;
     let shards = split(plan, options.max_shard_bytes);
     let mut writer = Writer {
         seed: options.seed,
@@ -34,12 +34,10 @@ pub(super) fn write(
         total: plan.iter().map(|t| t.bytes).sum(),
         progress,
     };
-    let files = writer.fill(folder.path(), config, &shards);
-    files.map_err(|error| in_place(error, folder.path(), out))?;
+    let files = writer.fill(&folder, config, &shards);
+    files.map_err(|error| in_place(error, &folder))?;
     let total = writer.total;
-    fs::rename(folder.path(), out).map_err(Error::io(out))?;
-    // The folder has its name now: there is nothing left to clean up.
-    let _ = folder.keep();
+    folder.finish().map_err(Error::io(out))?;
     Ok(SynthReport {
         tensors: plan.len(),
         files: shards.len(),
@@ -48,49 +46,14 @@ pub(super) fn write(
 }
 
 /// An error that names a file where the user looks for it, not by its temporary name.
-fn in_place(error: Error, folder: &Path, out: &Path) -> Error {
+fn in_place(error: Error, folder: &AtomicFolder) -> Error {
     match error {
-        Error::Io { path, source } => {
-            let path = match path.strip_prefix(folder) {
-                Ok(name) => out.join(name),
-                Err(_) => path,
-            };
-            Error::Io { path, source }
-        }
+        Error::Io { path, source } => Error::Io {
+            path: folder.in_place(&path),
+            source,
+        },
         error => error,
     }
-}
-
-/// A new folder beside `out`, which must be empty or absent.
-fn temporary_folder(out: &Path) -> Result<TempDir, Error> {
-    match fs::read_dir(out) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(Error::file(out, "the folder is not empty"));
-            }
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io(out)(e)),
-    }
-    let parent = match out.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    if !parent.is_dir() {
-        let reason = format!("there is no folder {}", parent.display());
-        return Err(Error::file(out, reason));
-    }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".rabitc-synth-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What `mkdir` would ask for: the result is an ordinary folder, not a private one.
-        builder.permissions(fs::Permissions::from_mode(0o777));
-    }
-    let folder = builder.tempdir_in(parent);
-    // Without the temporary name.
-    folder.map_err(|e| Error::io(parent)(e.kind().into()))
 }
 
 /// Cuts the plan into files of at most `limit` bytes, or of one tensor.
@@ -122,8 +85,12 @@ fn file_name(number: usize, of: usize) -> String {
     }
 }
 
-fn write_file(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(Error::io(path))
+fn write_file(folder: &AtomicFolder, name: &str, text: &str) -> Result<(), Error> {
+    let path = folder.path().join(name);
+    let written = folder
+        .file(name)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(Error::io(&path))
 }
 
 /// The length and the JSON of a safetensors header, padded so that data starts at a multiple
@@ -156,28 +123,39 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Writes all files of the checkpoint to `folder`.
-    fn fill(&mut self, folder: &Path, config: &str, shards: &[Vec<&Planned>]) -> Result<(), Error> {
+    fn fill(
+        &mut self,
+        folder: &AtomicFolder,
+        config: &str,
+        shards: &[Vec<&Planned>],
+    ) -> Result<(), Error> {
         let mut map = Map::new();
         for (i, shard) in shards.iter().enumerate() {
             let name = file_name(i, shards.len());
-            self.shard(&folder.join(&name), shard)?;
+            self.shard(folder, &name, shard)?;
             map.extend(shard.iter().map(|t| (t.name.clone(), json!(name))));
         }
         if shards.len() > 1 {
             let index = json!({"metadata": {"total_size": self.total}, "weight_map": map});
             let text = format!("{index:#}\n");
-            write_file(&folder.join("model.safetensors.index.json"), &text)?;
+            write_file(folder, "model.safetensors.index.json", &text)?;
         }
-        write_file(&folder.join("config.json"), config)
+        write_file(folder, "config.json", config)
     }
 
-    fn shard(&mut self, path: &Path, tensors: &[&Planned]) -> Result<(), Error> {
-        let mut file = File::create_new(path).map_err(Error::io(path))?;
-        file.write_all(&header(tensors)).map_err(Error::io(path))?;
+    fn shard(
+        &mut self,
+        folder: &AtomicFolder,
+        name: &str,
+        tensors: &[&Planned],
+    ) -> Result<(), Error> {
+        let path = folder.path().join(name);
+        let mut file = folder.file(name).map_err(Error::io(&path))?;
+        file.write_all(&header(tensors)).map_err(Error::io(&path))?;
         for tensor in tensors {
-            self.tensor(&mut file, path, tensor)?;
+            self.tensor(&mut file, &path, tensor)?;
         }
-        file.flush().map_err(Error::io(path))
+        file.flush().map_err(Error::io(&path))
     }
 
     fn tensor(&mut self, file: &mut File, path: &Path, tensor: &Planned) -> Result<(), Error> {

@@ -102,26 +102,7 @@ impl Kernel {
         for (param, pointer) in params.iter_mut().zip(pointers) {
             *param = std::ptr::from_ref(pointer).cast_mut().cast();
         }
-        let mut attributes = [attribute(), attribute()];
-        let mut count = 0;
-        if self.overlaps {
-            attributes[count].id =
-                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-            attributes[count]
-                .value
-                .programmaticStreamSerializationAllowed = 1;
-            count += 1;
-        }
-        if self.cluster > 1 {
-            attributes[count].id =
-                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-            attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
-                x: self.cluster,
-                y: 1,
-                z: 1,
-            };
-            count += 1;
-        }
+        let (mut attributes, count) = self.attributes();
         let config = sys::CUlaunchConfig_st {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -144,6 +125,31 @@ impl Kernel {
             )
         };
         check(code, "launching a kernel")
+    }
+
+    /// The attributes of a launch, and how many of them hold.
+    fn attributes(&self) -> ([sys::CUlaunchAttribute; 2], usize) {
+        let mut attributes = [attribute(), attribute()];
+        let mut count = 0;
+        if self.overlaps {
+            attributes[count].id =
+                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes[count]
+                .value
+                .programmaticStreamSerializationAllowed = 1;
+            count += 1;
+        }
+        if self.cluster > 1 {
+            attributes[count].id =
+                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
+                x: self.cluster,
+                y: 1,
+                z: 1,
+            };
+            count += 1;
+        }
+        (attributes, count)
     }
 }
 

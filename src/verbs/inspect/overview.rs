@@ -1,24 +1,27 @@
 //! The overview: what `rabitc inspect` prints without options.
 
 use rabitc_rbx::{
-    Artifact, CHAT_TEMPLATE, GRAPH, Level, Manifest, Program, SECTION_PREFIX, TOKENIZER, Work,
+    Artifact, CHAT_TEMPLATE, GRAPH, Level, Manifest, Program, SECTION_PREFIX, TOKENIZER,
+    TOKENIZER_CONFIG, Work,
 };
 
 use super::group::{Group, group, names};
 use crate::ui::{self, Align, Table};
 
-/// Facts, sizes, programs, targets, layers and kernels.
+/// Facts, sizes and layers; programs, targets and kernels for CPUs.
 pub fn overview(artifact: &Artifact) -> String {
     let manifest = artifact.manifest();
-    format!(
-        "{}\n{}\n{}\n{}\n{}\n{}",
-        facts(artifact),
-        sizes(artifact),
-        programs(manifest),
-        targets(artifact),
-        layers(manifest),
-        kernels(manifest),
-    )
+    let mut out = format!("{}\n{}\n", facts(artifact), sizes(artifact));
+    // What is for GPUs follows the overview.
+    let cpu = !manifest.targets.is_empty();
+    if cpu {
+        out += &format!("{}\n{}\n", programs(manifest), targets(artifact));
+    }
+    out += &layers(manifest).to_string();
+    if cpu {
+        out += &format!("\n{}", kernels(manifest));
+    }
+    out
 }
 
 /// Title and value of everything that is one line.
@@ -68,16 +71,18 @@ fn facts(artifact: &Artifact) -> String {
                 ids(&model.eos)
             },
         ),
-        ("activations", activations(&manifest.activations)),
+        ("activations", activations(manifest)),
         ("built from", built.join("\n             ")),
     ];
     let lines = lines.map(|(title, value)| format!("{title:<12} {value}\n"));
     lines.concat()
 }
 
-/// The format of the activations and how exact it is.
-fn activations(format: &str) -> String {
+/// The format of the activations on CPUs and how exact it is.
+fn activations(manifest: &Manifest) -> String {
+    let format = manifest.activations.as_str();
     let bound = match format {
+        _ if manifest.targets.is_empty() => return "as the targets say, below".to_owned(),
         "int8" => "sums of 4 inputs off by at most 1/254 of the largest among 256 inputs",
         "int16" => "sums of 4 inputs off by at most 1/65534 of the largest among 256 inputs",
         "f32" => "exact up to the rounding of f32 sums, 2^-24 of the largest among 256 inputs",
@@ -99,41 +104,38 @@ fn tokenizer(artifact: &Artifact) -> &'static str {
 /// What takes how much of the file.
 fn sizes(artifact: &Artifact) -> Table {
     let mut table = Table::new(&[("part", Align::Left), ("size", Align::Right)]);
-    let size = |wanted: &dyn Fn(&str) -> bool| -> u64 {
-        let names = artifact
-            .tensors()
-            .map(|(name, _)| name)
-            .filter(|name| wanted(name));
-        names
-            .filter_map(|n| artifact.tensor(n))
-            .map(|(_, bytes)| bytes.len() as u64)
-            .sum()
-    };
-    let is_code = |name: &str| {
-        artifact
-            .manifest()
-            .targets
-            .iter()
-            .any(|t| t.section == name)
-    };
-    let is_text = |name: &str| name.starts_with(SECTION_PREFIX) && !is_code(name) && name != GRAPH;
-    let parts = [
-        ("weights", size(&|name| !name.starts_with(SECTION_PREFIX))),
-        ("code", size(&is_code)),
-        ("graph", size(&|name| name == GRAPH)),
-        ("tokenizer", size(&is_text)),
-    ];
-    let file = artifact.file_bytes() as u64;
-    let known: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
-    for (part, bytes) in parts {
-        table.row([part, &ui::size(bytes)]);
+    let manifest = artifact.manifest();
+    let mut known = 0;
+    for wanted in ["weights", "code", "GPU code", "graph", "tokenizer"] {
+        let names = artifact.tensors().map(|(name, _)| name);
+        let tensors = names.filter(|name| part(manifest, name) == Some(wanted));
+        let tensors = tensors.filter_map(|name| artifact.tensor(name));
+        let bytes: u64 = tensors.map(|(_, bytes)| bytes.len() as u64).sum();
+        known += bytes;
+        if wanted != "GPU code" || bytes > 0 {
+            table.row([wanted, &ui::size(bytes)]);
+        }
     }
+    let file = artifact.file_bytes() as u64;
     table.row([
         "manifest and padding",
         &ui::size(file.saturating_sub(known)),
     ]);
     table.row(["file", &ui::size(file)]);
     table
+}
+
+/// The part of the file that a tensor or section belongs to.
+fn part(manifest: &Manifest, name: &str) -> Option<&'static str> {
+    let mut gpus = manifest.gpus.iter();
+    match name {
+        GRAPH => Some("graph"),
+        TOKENIZER | TOKENIZER_CONFIG | CHAT_TEMPLATE => Some("tokenizer"),
+        _ if !name.starts_with(SECTION_PREFIX) => Some("weights"),
+        _ if manifest.targets.iter().any(|t| t.section == name) => Some("code"),
+        _ if gpus.any(|t| t.cubin_section == name || t.ptx_section == name) => Some("GPU code"),
+        _ => None,
+    }
 }
 
 fn programs(manifest: &Manifest) -> Table {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use rabitc_train::recipe::{
     HiddenNorm, Initial, Loss, Method, Noise, NoiseSource, Optimizer, Rates, Recipe, Start,
     WeightType,
@@ -74,7 +75,7 @@ pub struct StudentArgs {
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub paths: usize,
     /// Leave layers whose name matches dense; * and ? are wildcards (may be repeated)
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
     pub keep_dense_layers: Vec<String>,
     /// What weights are held in: f32, or bf16 with stochastic rounding
     #[arg(long, default_value = "f32", value_name = "TYPE")]
@@ -190,10 +191,10 @@ pub struct MeasuringArgs {
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub validate_every: u64,
     /// Tokens of a validation window [default: 1024, or the model's context if that is less]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "valid")]
     pub window: Option<usize>,
     /// Measure on so many windows only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "valid")]
     pub max_windows: Option<usize>,
     /// Updates between checkpoints; 0 for the beginning and the end only
     #[arg(long, default_value_t = 100, value_name = "N")]

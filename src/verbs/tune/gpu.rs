@@ -28,8 +28,7 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
         Some(path) => path.clone(),
         None => default_path().context("--cache")?,
     };
-    // Better now than after a minute.
-    Cache::load_or_new(&cache)?;
+    Cache::check(&cache)?;
     let bench = Workbench::open(ordinal)?;
     let compiler = Compiler::new()?;
     let products = products(args, bench.device().info.arch)?;

@@ -53,6 +53,24 @@ fn preload() -> Option<Library> {
         .find_map(|file| open(&file))
 }
 
+/// Whether the library of dense products, which training on GPUs needs, can be found.
+///
+/// # Errors
+/// It cannot; the message says where it is looked for.
+pub fn cublaslt() -> Result<(), EngineError> {
+    find().map(drop)
+}
+
+/// Makes the library be found by its name, for as long as the value lives.
+fn find() -> Result<Option<Library>, EngineError> {
+    let library = preload();
+    // SAFETY: only looks for the library.
+    match unsafe { sys::is_culib_present() } {
+        true => Ok(library),
+        false => Err(EngineError::new(format!("there is no cuBLASLt: {REMEDY}"))),
+    }
+}
+
 fn failed(what: &str, e: impl std::fmt::Debug) -> EngineError {
     EngineError::new(format!("cuBLASLt: {what}: {e:?}"))
 }
@@ -63,11 +81,7 @@ impl Blas {
     /// # Errors
     /// It is not there, or does not start.
     pub fn open(device: &Arc<Device>) -> Result<Blas, EngineError> {
-        let library = preload();
-        // SAFETY: only looks for the library.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(EngineError::new(format!("there is no cuBLASLt: {REMEDY}")));
-        }
+        let library = find()?;
         let workspace = DeviceMemory::zeroed(device, WORKSPACE, "the workspace of products");
         let workspace = workspace.map_err(|e| EngineError::new(e.to_string()))?;
         let handle = result::create_handle().map_err(|e| failed("starting", e))?;

@@ -22,6 +22,7 @@ use rabitc_rbx::SmArch;
 use rabitc_runtime::Error;
 use rabitc_runtime::cuda::driver::{Device, DeviceMemory};
 
+pub use blas::cublaslt;
 pub use check::{Checked, check};
 
 use self::blas::Blas;

@@ -1,10 +1,11 @@
 //! Files that are there complete or not at all.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 
+use rabitc_files::AtomicFile;
 use rabitc_ir::DType;
 use rabitc_ir::types::storage_bytes;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -14,82 +15,22 @@ use crate::error::TrainError;
 /// What the names of unfinished files begin with.
 pub(super) const UNFINISHED: &str = ".unfinished-";
 
-/// A file under a temporary name, which is removed unless [`AtomicFile::finish`] renames it.
-pub struct AtomicFile {
-    target: PathBuf,
-    path: PathBuf,
-    writer: Option<BufWriter<File>>,
-}
-
-impl AtomicFile {
-    /// Begins to write what will be `target`.
-    pub fn create(target: &Path) -> Result<AtomicFile, TrainError> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = target.with_file_name(format!("{UNFINISHED}{name}"));
-        let file = File::create(&path).map_err(TrainError::io(&path))?;
-        Ok(AtomicFile {
-            target: target.to_path_buf(),
-            path,
-            writer: Some(BufWriter::with_capacity(1 << 20, file)),
-        })
-    }
-
-    /// Writes on.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        match &mut self.writer {
-            Some(writer) => writer
-                .write_all(bytes)
-                .map_err(TrainError::io(&self.target)),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts the file in place: its content is on the disk before it has its name.
-    pub fn finish(mut self) -> Result<(), TrainError> {
-        let Some(writer) = self.writer.take() else {
-            return Ok(());
-        };
-        let synced = writer
-            .into_inner()
-            .map_err(|e| e.into_error())
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&self.path, &self.target));
-        if synced.is_err() {
-            let _ = fs::remove_file(&self.path);
-        }
-        synced.map_err(TrainError::io(&self.target))?;
-        sync_folder(&self.target)
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if self.writer.is_some() {
-            // Nothing can be done about a file that cannot be removed; the next run tries again.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Makes the names in the folder of `path` last.
-fn sync_folder(path: &Path) -> Result<(), TrainError> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        let folder = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        };
-        let synced = File::open(folder).and_then(|f| f.sync_all());
-        synced.map_err(TrainError::io(folder))?;
-    }
-    Ok(())
+/// Begins to write what will be `target`, under a temporary name that the next run in the folder
+/// recognises.
+fn unfinished(target: &Path) -> Result<AtomicFile, TrainError> {
+    let mut name = OsString::from(UNFINISHED);
+    name.push(target.file_name().unwrap_or_default());
+    let file = AtomicFile::create_as(target, &target.with_file_name(name));
+    file.map_err(TrainError::io(target))
 }
 
 /// Writes a small text file.
 pub fn write_text(target: &Path, text: &str) -> Result<(), TrainError> {
-    let mut file = AtomicFile::create(target)?;
-    file.write(text.as_bytes())?;
-    file.finish()
+    let mut file = unfinished(target)?;
+    let written = file.write_all(text.as_bytes());
+    written
+        .and_then(|()| file.finish())
+        .map_err(TrainError::io(target))
 }
 
 /// A tensor of a file that is to be written: name, type, shape.
@@ -133,33 +74,42 @@ impl Tensors {
         header.sort_all_objects();
         let mut json = header.to_string().into_bytes();
         json.resize(json.len().next_multiple_of(8), b' ');
-        let mut file = AtomicFile::create(target)?;
-        file.write(&(json.len() as u64).to_le_bytes())?;
-        file.write(&json)?;
-        Ok(Tensors { file, pending })
+        let mut tensors = Tensors {
+            file: unfinished(target)?,
+            pending,
+        };
+        tensors.write(&(json.len() as u64).to_le_bytes())?;
+        tensors.write(&json)?;
+        Ok(tensors)
     }
 
     /// Writes the next tensor, which must be `name`.
     pub fn tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
         match self.pending.pop() {
-            Some((expected, size)) if expected == name && size == bytes.len() => {
-                self.file.write(bytes)
-            }
+            Some((expected, size)) if expected == name && size == bytes.len() => self.write(bytes),
             expected => {
                 let found = bytes.len();
                 let reason = format!("`{name}` has {found} bytes, expected {expected:?}");
-                Err(TrainError::file(&self.file.target, reason))
+                Err(TrainError::file(self.file.target(), reason))
             }
         }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|e| TrainError::io(self.file.target())(e))
     }
 
     /// Puts the file in place.
     pub fn finish(self) -> Result<(), TrainError> {
         match self.pending.last() {
-            None => self.file.finish(),
+            None => {
+                let target = self.file.target().to_path_buf();
+                self.file.finish().map_err(TrainError::io(&target))
+            }
             Some((name, _)) => {
                 let reason = format!("`{name}` was not written");
-                Err(TrainError::file(&self.file.target, reason))
+                Err(TrainError::file(self.file.target(), reason))
             }
         }
     }

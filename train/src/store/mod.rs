@@ -13,7 +13,7 @@ mod lock;
 mod save;
 mod side;
 
-pub use atomic::{AtomicFile, Tensors, write_text};
+pub use atomic::{Tensors, write_text};
 pub use clean::{clean, is_empty};
 pub use load::{Saved, SavedWeights};
 pub use lock::Lock;

@@ -1,6 +1,7 @@
 //! Whole runs of training on tiny models: what they reach, what they leave, and what stops them.
 
 mod failing;
+mod folders;
 mod memory;
 mod noise;
 mod reports;

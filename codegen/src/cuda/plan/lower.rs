@@ -57,14 +57,9 @@ pub fn lower(
             l.node(id)?;
         }
     }
-    let logits = graph.outputs().iter().find(|(name, _)| name == "logits");
-    let (_, id) = logits.ok_or_else(|| CodegenError::plan("the graph has no output `logits`"))?;
-    let view = l.view(*id)?;
-    if view.column != 0 || graph.ty(*id).last() != Some(view.stride) {
-        return Err(CodegenError::plan("the logits must not be a slice"));
-    }
+    let logits = nodes::logits(graph, &l.views, |view| (view.column, view.stride))?;
     Ok(Lowered {
-        logits: view.buffer,
+        logits: logits.buffer,
         launches: l.launches,
         buffers: l.buffers,
     })
@@ -218,20 +213,32 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
+    /// Form and weight of a norm; `None` for another node.
+    fn norm(&self, id: NodeId) -> Result<Option<(Norm, GpuArg)>, CodegenError> {
+        let Op::RmsNorm(op) = self.graph.op(id) else {
+            return Ok(None);
+        };
+        let weight = self.graph.operands(id)[1];
+        let form = Norm {
+            weight: self.float(weight)?,
+            eps: op.eps,
+            unit_offset: op.unit_offset,
+        };
+        Ok(Some((form, self.weight(weight)?)))
+    }
+
     fn linear(&mut self, here: &Here, weight: Weight) -> Result<(), CodegenError> {
         let before = here.operands[0];
         let taken = self.single() && self.fusions.before_linear.contains(&before);
-        let (mut source, mut norm) = (before, None);
-        if let (true, Op::RmsNorm(op)) = (taken, self.graph.op(before)) {
-            let operands = self.graph.operands(before);
-            let form = Norm {
-                weight: self.float(operands[1])?,
-                eps: op.eps,
-                unit_offset: op.unit_offset,
-            };
-            norm = Some((form, self.weight(operands[1])?));
-            source = self.graph.operands(operands[0])[0];
-        }
+        let norm = match taken {
+            true => self.norm(before)?,
+            false => None,
+        };
+        // The rows that are asked for are selected by the kernel that takes the norm, too.
+        let source = match norm {
+            Some(_) => self.graph.operands(self.graph.operands(before)[0])[0],
+            None => before,
+        };
         let x = self.view(source)?;
         let mut args = vec![x.read()];
         args.extend(norm.as_ref().map(|(_, w)| Operand::Arg(w.clone())));
