@@ -160,7 +160,7 @@ def candidates():
 
 
 def noise():
-    """Amounts of noise in the text, and what it is drawn by."""
+    """Amounts of noise in the text, and where it comes from."""
     parts = [
         {"noise": "0.1"},
         {"noise": "0.05"},
@@ -170,31 +170,37 @@ def noise():
         {"noise": "0.1", "lr": "5e-4"},
         {"noise": "0.1", "longer": 2},
         {"noise": "0.1", "method": "independent"},
+        written("0.1"),
+        written("0.2"),
+        written("0.3", "4"),
+        written("0.5", "8"),
     ]
     return seeded([run(**part) for part in parts])
 
 
-def teacher():
-    """Noise that the teacher writes, and what goes with it."""
-    def noisy(share, span="1", **more):
-        return run(noise=share, noise_from="teacher", noise_span=span, **more)
+def written(share, span="1"):
+    """Options of noise that the teacher writes."""
+    return {"noise": share, "noise_from": "teacher", "noise_span": span}
 
-    slow = {"lr_scales": "3e-4"}
-    return [
-        noisy("0.4", "4", noise_last="0", **slow),
-        noisy("0.3", "4", lr_rest="1e-3", **slow),
-        run(method="independent", **slow),
-        run(seed="1", **slow),
-        noisy("0.3", "4", hidden="0", **slow),
-        run(noise="0.1", seed="1", **slow),
-        run(lr="5e-4", paths="1", **slow),
-        run(0.77, lr="5e-4", paths="3", **slow),
-        run(0.65, lr="5e-4", paths="4", **slow),
-        noisy("0.5", "8", **slow),
-        noisy("0.1", "4", **slow),
-        run(lr_scales="1e-4"),
-        noisy("0.3", "4", longer=2, **slow),
+
+def slower_scales():
+    """A slower rate of the scales: with and without noise, at other lengths, paths and rates."""
+    parts = [
+        {},
+        {"noise": "0.1"},
+        written("0.1"),
+        written("0.3", "4"),
+        written("0.3", "4") | {"lr": "5e-4"},
+        written("0.3", "4") | {"lr_rest": "1e-3"},
+        written("0.3", "4") | {"hidden": "0"},
+        {"method": "independent"},
     ]
+    slow = {"lr_scales": "3e-4"}
+    lengths = [run(x, **options) for x in (0.5, 0.25, 0.1) for options in (slow, {})]
+    paths = {"1": 1.0, "3": 0.77, "4": 0.65}
+    paths = [run(x, paths=k, lr="5e-4", **slow) for k, x in paths.items()]
+    slower = run(**written("0.3", "4"), lr_scales="1e-4")
+    return seeded([run(**part, **slow) for part in parts]) + lengths + paths + [slower]
 
 
 def curves():
@@ -210,6 +216,6 @@ SETS = {
     "ablation": ablation,
     "candidates": candidates,
     "noise": noise,
-    "teacher": teacher,
+    "slower-scales": slower_scales,
     "steps-saved": curves,
 }
