@@ -25,7 +25,13 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {"noise": "0", "noise-order": "1"}
+OFF = {
+    "noise": "0",
+    "noise-last": "",
+    "noise-from": "text",
+    "noise-span": "1",
+    "noise-order": "1",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,13 @@ class Run:
     def settings(self):
         """All options."""
         return BASE | OFF | dict(self.options)
+
+    def passes(self):
+        """Passes over a batch for one update, to tell how long runs take beside each other: student
+        and teacher forward, the student backward as two, and what the teacher writes."""
+        settings = self.settings()
+        writes = settings["noise"] != "0" and settings["noise-from"] == "teacher"
+        return 4 + (int(settings["noise-span"]) if writes else 0)
 
     def recipe(self):
         """The name without the seed."""
@@ -147,7 +160,7 @@ def candidates():
 
 
 def noise():
-    """Amounts of noise in the text, and what it is drawn by."""
+    """Amounts of noise in the text, and where it comes from."""
     parts = [
         {"noise": "0.1"},
         {"noise": "0.05"},
@@ -157,8 +170,37 @@ def noise():
         {"noise": "0.1", "lr": "5e-4"},
         {"noise": "0.1", "longer": 2},
         {"noise": "0.1", "method": "independent"},
+        written("0.1"),
+        written("0.2"),
+        written("0.3", "4"),
+        written("0.5", "8"),
     ]
     return seeded([run(**part) for part in parts])
+
+
+def written(share, span="1"):
+    """Options of noise that the teacher writes."""
+    return {"noise": share, "noise_from": "teacher", "noise_span": span}
+
+
+def slower_scales():
+    """A slower rate of the scales: with and without noise, at other lengths, paths and rates."""
+    parts = [
+        {},
+        {"noise": "0.1"},
+        written("0.1"),
+        written("0.3", "4"),
+        written("0.3", "4") | {"lr": "5e-4"},
+        written("0.3", "4") | {"lr_rest": "1e-3"},
+        written("0.3", "4") | {"hidden": "0"},
+        {"method": "independent"},
+    ]
+    slow = {"lr_scales": "3e-4"}
+    lengths = [run(x, **options) for x in (0.5, 0.25, 0.1) for options in (slow, {})]
+    paths = {"1": 1.0, "3": 0.77, "4": 0.65}
+    paths = [run(x, paths=k, lr="5e-4", **slow) for k, x in paths.items()]
+    slower = run(**written("0.3", "4"), lr_scales="1e-4")
+    return seeded([run(**part, **slow) for part in parts]) + lengths + paths + [slower]
 
 
 def curves():
@@ -174,5 +216,6 @@ SETS = {
     "ablation": ablation,
     "candidates": candidates,
     "noise": noise,
+    "slower-scales": slower_scales,
     "steps-saved": curves,
 }

@@ -260,6 +260,7 @@ op_table! {
     KlDivergenceGrad: kl_divergence,
     CrossEntropy: cross_entropy,
     CrossEntropyGrad: cross_entropy,
+    Sample: sample,
     SquaredError: squared_error,
     SquaredErrorGrad: squared_error,
     Round: round,
@@ -308,6 +309,7 @@ macro_rules! training_ops {
             | $crate::Op::KlDivergenceGrad(_)
             | $crate::Op::CrossEntropy(_)
             | $crate::Op::CrossEntropyGrad(_)
+            | $crate::Op::Sample(_)
             | $crate::Op::SquaredError(_)
             | $crate::Op::SquaredErrorGrad(_)
             | $crate::Op::Round(_)

@@ -27,6 +27,7 @@ const DEFAULT_WINDOW: usize = 1024;
 
 /// Carries the verb out.
 pub fn run(args: &Args) -> Result<()> {
+    args.check()?;
     let recipe = args.recipe();
     // Before text is read, which may take a while.
     recipe.check()?;

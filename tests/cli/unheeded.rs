@@ -6,7 +6,7 @@ use crate::common::*;
 fn options_that_exclude_each_other_are_a_wrong_command_line() {
     let (checkpoint, model) = (models("books-1m"), books());
     let (checkpoint, model) = (arg(&checkpoint), arg(model));
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["run", model, "--ids", "1", "--system", "x"], "--system"),
         (&["verify", model, "--hashes-only", "--seed", "1"], "--seed"),
         (&["verify", model, "--hashes-only", "-t", "1"], "--threads"),
@@ -44,6 +44,8 @@ fn options_that_exclude_each_other_are_a_wrong_command_line() {
         ),
         (&["train", checkpoint, "--window", "9"], "--valid"),
         (&["train", checkpoint, "--max-windows", "9"], "--valid"),
+        (&["train", checkpoint, "--noise-span", "4"], "--noise"),
+        (&["train", checkpoint, "--noise-from", "teacher"], "--noise"),
     ];
     for (args, word) in cases {
         misused(args, word);
@@ -65,6 +67,12 @@ fn options_without_effect_are_refused() {
         refuses(&[&compile[..], more].concat(), &[words]);
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let noise = ["--noise", "0.1", "--noise-from", "teacher"];
+    let train = [&["train", arg(&checkpoint), "--dry-run"], &noise[..]].concat();
+    refuses(
+        &[&train[..], &["--noise-order", "2"]].concat(),
+        &["--noise-order"],
+    );
     for more in [&["--tokens", "4"][..], &["--steps", "--tokens", "4"]] {
         let args = [&["bench", arg(books())], more].concat();
         refuses(&args, &["--tokens", "--device cuda"]);

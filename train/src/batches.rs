@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Window};
 use crate::error::TrainError;
-use crate::noise::Noiser;
-use crate::recipe::Noise;
+use crate::noise::Runs;
+use crate::noise::teacher::Blanks;
+use crate::noise::text::Noiser;
+use crate::recipe::{Noise, NoiseSource};
 
 /// How far a run has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub struct Batches<'a> {
     position: Position,
     /// The sequences of the present epoch, in order.
     order: Vec<Window>,
+    noise: Noise,
+    /// Makes the noise, if it comes from the text.
     noiser: Option<Noiser>,
 }
 
@@ -47,13 +51,15 @@ impl<'a> Batches<'a> {
     ) -> Result<Self, TrainError> {
         corpus.at_least(seq_len, batch)?;
         let order = order(corpus, seq_len, seed, position.epoch);
+        let of_text = noise.is_some() && noise.from == NoiseSource::Text;
         Ok(Batches {
             corpus,
             seq_len,
             seed,
             position,
             order,
-            noiser: Noiser::new(corpus, noise, seed),
+            noise,
+            noiser: of_text.then(|| Noiser::new(corpus, noise, seed)),
         })
     }
 
@@ -62,31 +68,39 @@ impl<'a> Batches<'a> {
         self.position
     }
 
-    /// The next `count` sequences. The last ones of an epoch may be followed by the first ones of
+    /// The next `count` sequences, a share of `noise` of whose tokens are replaced, and what the
+    /// teacher is to write in them. The last ones of an epoch may be followed by the first ones of
     /// the next.
-    pub fn next(&mut self, count: usize) -> Batch {
-        let mut windows = Vec::with_capacity(count);
-        let mut noisy = Batch::default();
-        while windows.len() < count {
-            if self.position.sequence >= self.order.len() {
-                self.position.epoch += 1;
-                self.position.sequence = 0;
-                self.order = order(self.corpus, self.seq_len, self.seed, self.position.epoch);
-            }
-            let window = self.order[self.position.sequence];
-            windows.push(window);
+    pub fn next(&mut self, count: usize, noise: f32) -> (Batch, Blanks) {
+        let (mut batch, mut blanks) = (Batch::default(), Blanks::default());
+        let (corpus, len) = (self.corpus, self.seq_len);
+        for before in (0..count).map(|n| n * len) {
+            let (window, number) = self.window();
+            let place = window.place();
             if let Some(noiser) = &self.noiser {
-                let number = self.position.epoch << 32 | self.position.sequence as u64;
-                let place = window.place();
-                let tokens = noiser.sequence(self.corpus, place, self.seq_len + 1, number);
-                noisy.push(&tokens);
+                batch.push(&noiser.sequence(corpus, place, len + 1, noise, number));
+                continue;
             }
-            self.position.sequence += 1;
+            batch.push(corpus.at(place, len + 1));
+            if self.noise.by_teacher() {
+                let (share, span) = (noise, self.noise.span);
+                let at = before..before + len;
+                blanks.mark(Runs { share, span }, self.seed, number, at);
+            }
         }
-        match self.noiser {
-            Some(_) => noisy,
-            None => Batch::new(self.corpus, &windows, self.seq_len),
+        (batch, blanks)
+    }
+
+    /// The next sequence, and its number in the run.
+    fn window(&mut self) -> (Window, u64) {
+        if self.position.sequence >= self.order.len() {
+            self.position.epoch += 1;
+            self.position.sequence = 0;
+            self.order = order(self.corpus, self.seq_len, self.seed, self.position.epoch);
         }
+        let Position { epoch, sequence } = self.position;
+        self.position.sequence += 1;
+        (self.order[sequence], epoch << 32 | sequence as u64)
     }
 }
 
@@ -157,12 +171,12 @@ mod tests {
             let start = Position::default();
             let mut whole = Batches::new(&corpus, 5, batch, seed, Noise::default(), start).unwrap();
             for _ in 0..skip {
-                whole.next(batch);
+                whole.next(batch, 0.0);
             }
             let mut rest = Batches::new(&corpus, 5, batch, seed, Noise::default(), whole.position()).unwrap();
             for _ in 0..8 {
-                let found = rest.next(batch);
-                prop_assert_eq!(&found, &whole.next(batch));
+                let (found, _) = rest.next(batch, 0.0);
+                prop_assert_eq!(&found, &whole.next(batch, 0.0).0);
                 for (ids, labels) in found.ids.chunks(5).zip(found.labels.chunks(5)) {
                     for (i, (id, label)) in ids.iter().zip(labels).enumerate() {
                         prop_assert_eq!(*id, ids[0] + i as i32);

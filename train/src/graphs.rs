@@ -8,6 +8,7 @@ use rabitc_ir::ops::cross_entropy::CrossEntropy;
 use rabitc_ir::ops::elementwise::Mul;
 use rabitc_ir::ops::kl_divergence::KlDivergence;
 use rabitc_ir::ops::linear::Linear;
+use rabitc_ir::ops::sample::Sample;
 use rabitc_ir::ops::source::{Input, Weight};
 use rabitc_ir::ops::squared_error::SquaredError;
 use rabitc_ir::ops::sums::{SumRows, WeightedSum};
@@ -18,6 +19,7 @@ use rabitc_passes::autodiff::{Differentiate, autodiff};
 use rabitc_passes::pass::binarize::unmatched;
 
 use crate::error::TrainError;
+use crate::noise::teacher::{DRAWS, TOKENS};
 use crate::recipe::{Recipe, Stage};
 
 /// What stands before the names of the teacher's nodes and weights.
@@ -233,6 +235,18 @@ pub fn validation(student: &Student, model: &Graph, window: usize) -> Result<Gra
         graph.set_output(name, id);
     }
     Ok(pair.graph)
+}
+
+/// The teacher alone over sequences of `seq_len` tokens: output [`TOKENS`], a token for each, drawn
+/// from what it says of the next one by the input [`DRAWS`].
+pub fn writing(model: &Graph, seq_len: usize) -> Result<Graph, TrainError> {
+    let mut graph = Graph::new("writing");
+    let outputs = append(&mut graph, &whole(model, seq_len)?, TEACHER)?;
+    let (name, ty) = (DRAWS.to_string(), Type::new(DType::I32, [Dim::Tokens]));
+    let draws = graph.add(DRAWS, Input { name, ty }, &[])?;
+    let tokens = graph.add(TOKENS, Sample {}, &[logits(&outputs)?, draws])?;
+    graph.set_output(TOKENS, tokens);
+    Ok(graph)
 }
 
 /// The teacher with its linear layers that are to be binarized: input and output of each.

@@ -69,6 +69,10 @@ impl MemoryPlan {
         let step = graphs::step(&stage.student, model, recipe, &names)?;
         let tokens = recipe.tokens().ok_or_else(too_large)?;
         let mut activations = arena(&step, tokens, storage, &names)?;
+        if recipe.noise.by_teacher() {
+            let graph = graphs::writing(model, recipe.seq_len)?;
+            activations = activations.max(arena(&graph, tokens, storage, &[])?);
+        }
         if let Some(window) = window {
             let student = graphs::student(model, recipe, &stage.stage, window)?;
             let graph = graphs::validation(&student, model, window)?;

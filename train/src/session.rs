@@ -11,6 +11,7 @@ use crate::error::TrainError;
 use crate::graphs;
 use crate::job::Job;
 use crate::metrics::ValidationRecord;
+use crate::noise::teacher::Blanks;
 use crate::plan::{self, Plan};
 use crate::store::{self, Saved};
 use crate::validation::Validation;
@@ -56,6 +57,9 @@ pub struct Session<'a> {
     step: Program,
     /// The inputs that the step's graph reads.
     inputs: Vec<String>,
+    /// The teacher's own, if it writes tokens.
+    writing: Option<Program>,
+    seq_len: usize,
     validation: Option<Validation<'a>>,
 }
 
@@ -84,6 +88,10 @@ impl<'a> Session<'a> {
             });
         let inputs = inputs.collect();
         let step = engine.program(&graph, recipe.batch * recipe.seq_len)?;
+        let writing = recipe.noise.by_teacher().then(|| {
+            let graph = graphs::writing(model, recipe.seq_len)?;
+            Ok::<_, TrainError>(engine.program(&graph, recipe.batch * recipe.seq_len)?)
+        });
         let validation = job.held.as_ref().map(|held| {
             let stage = &plan.stage;
             Validation::new(&mut *engine, model, recipe, stage, held)
@@ -94,6 +102,8 @@ impl<'a> Session<'a> {
             engine,
             step,
             inputs,
+            writing: writing.transpose()?,
+            seq_len: recipe.seq_len,
         })
     }
 
@@ -107,15 +117,19 @@ impl<'a> Session<'a> {
         self.engine.memory()
     }
 
-    /// Adds the gradients of `count` batches up; gives the mean losses.
+    /// Adds the gradients of `count` batches up, after the teacher has written what it is to; gives
+    /// the mean losses.
     pub fn accumulate(
         &mut self,
         count: usize,
-        mut next: impl FnMut() -> Batch,
+        mut next: impl FnMut() -> (Batch, Blanks),
     ) -> Result<Losses, TrainError> {
         let mut mean = Losses::default();
         for _ in 0..count {
-            let batch = next();
+            let (mut batch, blanks) = next();
+            if let Some(program) = self.writing {
+                blanks.fill(&mut *self.engine, program, &mut batch, self.seq_len)?;
+            }
             let all = batch.inputs();
             let read = |(name, _): &(&str, &[i32])| self.inputs.iter().any(|n| n == name);
             let inputs: Vec<_> = all.into_iter().filter(read).collect();

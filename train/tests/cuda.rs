@@ -8,8 +8,10 @@ mod common;
 use common::device::{engine, inputs, trainable, update};
 use common::{Setup, Step};
 use rabitc_ir::ops::effective_weight::Derive;
+use rabitc_ir::ops::sample::Sample;
+use rabitc_ir::ops::source::{Input, Weight};
 use rabitc_ir::ops::squared_error::Normalize;
-use rabitc_ir::{DType, Interpreter, Tensor};
+use rabitc_ir::{DType, Graph, Interpreter, Tensor, Type};
 use rabitc_train::adamw;
 use rabitc_train::cuda::{CudaEngine, check};
 use rabitc_train::engine::{Engine, Program, State};
@@ -101,6 +103,59 @@ fn wide_heads_agree_with_their_definition() {
         let failed: Vec<_> = all.iter().filter(|c| !c.passed()).collect();
         assert!(failed.is_empty(), "{channels}: {failed:#?}");
     }
+}
+
+/// A draw gives the class whose share of the probabilities it falls into, as far as f32 sums tell.
+#[test]
+fn draws_fall_into_the_shares_of_their_classes() {
+    if !device() {
+        return;
+    }
+    /// Terms of the longest sum, its last roundings, and those of an exponential, in units of 2⁻²⁴.
+    const ROUNDINGS: usize = 256 + 64;
+    for (rows, classes) in [(3, 1), (70, 23), (40, 2050), (300, 8192), (9, 50_001)] {
+        let mut rng = common::Rng(classes as u64);
+        let logits = (0..rows * classes).map(|_| 4.0 * rng.float()).collect();
+        let logits = Tensor::f32(&[rows, classes], logits);
+        let draw = |row: usize| match row % 5 {
+            4 => -1,
+            3 => i32::MAX,
+            2 => 0,
+            _ => (rng.next() >> 33) as i32,
+        };
+        let draws: Vec<i32> = (0..rows).map(draw).collect();
+        let found = drawn(&logits, &draws);
+        for ((row, draw), class) in logits.floats().chunks(classes).zip(&draws).zip(found) {
+            if *draw < 0 {
+                assert_eq!(class, -1);
+                continue;
+            }
+            let weights: Vec<f64> = row.iter().map(|x| f64::from(*x).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let before = weights[..class as usize].iter().sum::<f64>() / total;
+            let after = before + weights[class as usize] / total;
+            let u = (f64::from(*draw) + 0.5) / f64::from(1u32 << 31);
+            let slack = (ROUNDINGS + classes / 256) as f64 / f64::from(1u32 << 24);
+            let share = before - slack..=after + slack;
+            assert!(share.contains(&u), "{classes}: {class} for {u}: {share:?}");
+        }
+    }
+}
+
+/// What the device draws from logits.
+fn drawn(logits: &Tensor, draws: &[i32]) -> Vec<i32> {
+    let mut graph = Graph::new("draws");
+    let (name, ty) = ("logits".to_string(), logits.ty());
+    let weight = graph.add("logits", Weight { name, ty }, &[]).unwrap();
+    let (name, ty) = ("draws".to_string(), Type::fixed(DType::I32, &[draws.len()]));
+    let input = graph.add("draws", Input { name, ty }, &[]).unwrap();
+    let classes = graph.add("classes", Sample {}, &[weight, input]).unwrap();
+    graph.set_output("classes", classes);
+    let mut engine = CudaEngine::new(0).unwrap();
+    engine.set_weight("logits", logits).unwrap();
+    let program = engine.program(&graph, draws.len()).unwrap();
+    let outputs = engine.run(program, &[("draws", draws)]).unwrap();
+    outputs["classes"].ints().to_vec()
 }
 
 /// Errors of single steps are bounded above; over a whole run they are those of numbers with 8

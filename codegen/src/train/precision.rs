@@ -36,7 +36,7 @@ impl Precision {
             let loss = of.iter().any(|r| {
                 let logits = matches!(
                     graph.op(*r),
-                    Op::KlDivergence(_) | Op::CrossEntropy(_) | Op::Softcap(_)
+                    Op::KlDivergence(_) | Op::CrossEntropy(_) | Op::Sample(_) | Op::Softcap(_)
                 );
                 logits && (!is_unary(graph.op(*r)) || exact.contains(r))
             });

@@ -3,6 +3,7 @@
 use rabitc_codegen::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use rabitc_codegen::cuda::kernels::train::kl_divergence::KlDivergence;
 use rabitc_codegen::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
+use rabitc_codegen::cuda::kernels::train::sample::Sample;
 use rabitc_codegen::cuda::kernels::train::squared_error::SquaredError;
 use rabitc_ir::DType::{BF16, F32};
 use rabitc_ir::ops::squared_error::Normalize;
@@ -44,6 +45,12 @@ pub fn cases() -> Vec<Case> {
             },
         ),
         case("label_count", LabelCount { rows: 300 }),
+        case(
+            "sample",
+            Sample {
+                logits: dense(F32, 300, 2050),
+            },
+        ),
         case(
             "squared_error",
             SquaredError {

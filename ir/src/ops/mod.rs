@@ -24,6 +24,7 @@ pub mod rms_norm;
 pub mod rms_norm_grad;
 pub mod rope;
 pub mod round;
+pub mod sample;
 pub mod scatter_add;
 pub mod select_rows;
 pub mod slice;

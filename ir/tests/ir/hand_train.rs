@@ -14,6 +14,7 @@ use rabitc_ir::ops::matmul::{Matmul, MatmulTn};
 use rabitc_ir::ops::rms_norm_grad::{RmsNormGrad, RmsNormWeightGrad};
 use rabitc_ir::ops::rope::RopeGrad;
 use rabitc_ir::ops::round::Round;
+use rabitc_ir::ops::sample::Sample;
 use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::PadColumns;
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
@@ -47,6 +48,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("kl_divergence_grad", divergence),
     ("cross_entropy", cross_entropy),
     ("cross_entropy_grad", cross_entropy),
+    ("sample", sample),
     ("squared_error", squared_error),
     ("squared_error_grad", squared_error),
     ("round", round),
@@ -218,6 +220,30 @@ fn cross_entropy() {
     assert_eq!(error.to_string(), expected);
     let none = compute(CrossEntropy {}, &[logits, ints(&[-1; 3])]);
     assert_eq!(none, vector(&[0.0]));
+}
+
+fn sample() {
+    // Probabilities 1/4, 3/4; 0, 1/2, 1/2 after one that is too small to be a number.
+    let draws = |share: f64| (share * f64::from(1u32 << 31)) as i32;
+    let two = rows(&[[0.0, 3f32.ln()]; 5]);
+    let shares = [0.0, 0.249, 0.251, 0.999].map(draws);
+    let drawn = compute(Sample {}, &[two, ints(&[&shares[..], &[-1]].concat())]);
+    assert_eq!(drawn, ints(&[0, 0, 1, 1, -1]));
+    let three = rows(&[[-1e4, 7.0, 7.0, -1e4]; 4]);
+    let shares = [0, draws(0.499), draws(0.501), i32::MAX];
+    let drawn = compute(Sample {}, &[three, ints(&shares)]);
+    assert_eq!(drawn, ints(&[1, 1, 2, 2]));
+    // Draws at equal distances give each class its share, to one draw.
+    let logits = [0.3f32, -1.2, 2.0, 0.0, -0.4];
+    const DRAWS: i32 = 1000;
+    let shares: Vec<i32> = (0..DRAWS).map(|i| draws(f64::from(i) / 1e3)).collect();
+    let drawn = compute(Sample {}, &[rows(&[logits; DRAWS as usize]), ints(&shares)]);
+    let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+    for (class, logit) in logits.iter().enumerate() {
+        let found = drawn.ints().iter().filter(|c| **c == class as i32).count();
+        let expected = f64::from(*logit).exp() / total * f64::from(DRAWS);
+        assert!((found as f64 - expected).abs() <= 1.0, "{class}: {found}");
+    }
 }
 
 fn squared_error() {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser;
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, NoiseSource, Optimizer, Rates, Recipe, Start,
+    WeightType,
 };
 
 use crate::open::{DeviceArgs, ThreadArgs};
@@ -118,7 +120,7 @@ pub struct TrainingArgs {
     #[arg(long, default_value_t = 3e-4, value_name = "X")]
     pub lr: f32,
     /// Highest learning rate of scales; 0 does not train them
-    #[arg(long, default_value_t = 1e-3, value_name = "X")]
+    #[arg(long, default_value_t = 3e-4, value_name = "X")]
     pub lr_scales: f32,
     /// Highest learning rate of embeddings, norms and head; 0 does not train them
     #[arg(long, default_value_t = 3e-4, value_name = "X")]
@@ -143,12 +145,28 @@ pub struct TrainingArgs {
     /// path more
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     pub diversity: f32,
-    /// Probability of each token of the text to be replaced
+    /// Share of the text's tokens that are replaced by others, drawn anew each time
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub noise: f32,
-    /// By which: one that follows the same N tokens elsewhere in the text, 0 to 3
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub noise_order: usize,
+    /// That share at the end of the run, which it changes to on a line [default: that of --noise]
+    #[arg(long, value_name = "P", requires = "noise")]
+    pub noise_last: Option<f32>,
+    /// Where these come from: text (elsewhere in it, after the same tokens) or teacher (what it
+    /// says instead; costs a pass of the teacher for each of --noise-span)
+    #[arg(
+        long,
+        default_value = "text",
+        value_name = "SOURCE",
+        requires = "noise"
+    )]
+    pub noise_from: NoiseSource,
+    /// Tokens in a row that are replaced, 1 to 256
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "noise")]
+    pub noise_span: usize,
+    /// Tokens before one that must be the same where another comes from, in the text: 0 to 3
+    /// [default: 1]
+    #[arg(long, value_name = "N", requires = "noise")]
+    pub noise_order: Option<usize>,
     /// AdamW's decay of the first moment
     #[arg(long, default_value_t = 0.9, value_name = "X")]
     pub beta1: f32,
@@ -164,7 +182,7 @@ pub struct TrainingArgs {
     /// Largest norm of the gradient; 0 for no limit
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     pub clip: f32,
-    /// What the order of the text depends on
+    /// What the order of the text, and its noise, depend on
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
     /// Compute cheap activations again in the backward pass instead of keeping them
@@ -206,6 +224,15 @@ Examples:
   rabitc report run";
 
 impl Args {
+    /// Refuses options that would have no effect.
+    pub fn check(&self) -> Result<()> {
+        let noise = &self.training;
+        if noise.noise_order.is_some() && noise.noise_from == NoiseSource::Teacher {
+            bail!("--noise-order: the teacher reads all tokens before those that it writes");
+        }
+        Ok(())
+    }
+
     /// What the result depends on.
     pub fn recipe(&self) -> Recipe {
         let (made, how) = (&self.student_args, &self.training);
@@ -245,7 +272,10 @@ impl Args {
             },
             noise: Noise {
                 rate: how.noise,
-                order: how.noise_order,
+                last: how.noise_last,
+                from: how.noise_from,
+                span: how.noise_span,
+                order: how.noise_order.unwrap_or(Noise::default().order),
             },
             weights: made.weights,
             checkpoint_activations: how.checkpoint_activations,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rabitc_ir::ops::sample;
 use rabitc_ir::ops::squared_error::Normalize;
 
 use super::program::Pointer;
@@ -82,6 +83,21 @@ pub enum Host {
         /// `[rows, 2 half]`.
         to: Pointer,
     },
+    /// Classes drawn from logits, as the op `sample` defines it; items: rows.
+    Sample {
+        /// The logits, `stride` from one row to the next.
+        logits: Pointer,
+        /// Elements from one row to the next.
+        stride: usize,
+        /// Logits a row.
+        columns: usize,
+        /// One integer a row.
+        draws: Pointer,
+        /// Rows.
+        rows: usize,
+        /// One integer a row.
+        to: Pointer,
+    },
 }
 
 /// What the squared distances of rows are divided by.
@@ -127,12 +143,13 @@ impl Host {
     /// Work items.
     pub fn items(&self) -> usize {
         match self {
-            Host::RopeTable { rows, .. } => *rows,
+            Host::RopeTable { rows, .. } | Host::Sample { rows, .. } => *rows,
             _ => 1,
         }
     }
 
-    /// Computes the items `range`: numbers, and where they are to be stored.
+    /// Computes the items `range`: numbers, and where they are to be stored. Integers come as the
+    /// floats of their bits.
     pub fn run(&self, memory: &dyn Memory, range: Range<usize>) -> (Pointer, Vec<f32>) {
         let number = |at: &Pointer| f64::from(memory.floats(*at, 1)[0]);
         let one = |to: &Pointer, x: f64| (*to, vec![x as f32]);
@@ -185,6 +202,22 @@ impl Host {
                 let positions = &memory.ints(*positions, *rows)[range.clone()];
                 let to = to.plus(range.start * 2 * half);
                 (to, rope_rows(positions, inv_freq, *factor))
+            }
+            Host::Sample {
+                logits,
+                stride,
+                columns,
+                draws,
+                rows,
+                to,
+            } => {
+                let draws = memory.ints(*draws, *rows);
+                let class = |row: usize| {
+                    let logits = memory.floats(logits.plus(row * stride), *columns);
+                    sample::class(logits, draws[row])
+                };
+                let classes = range.clone().map(|row| f32::from_bits(class(row) as u32));
+                (to.plus(range.start), classes.collect())
             }
         }
     }

@@ -55,6 +55,7 @@ pub fn lower(plan: &Plan, store: &Store) -> Result<Program, EngineError> {
         lower.program.outputs.push(Output {
             name: name.clone(),
             shape: plan.values[*value].shape.clone(),
+            integers: plan.values[*value].dtype == DType::I32,
             from,
         });
     }

@@ -73,6 +73,7 @@ fn single(l: &mut Lower<'_>, op: &Op, o: &[View], r: &View, accumulate: bool) ->
         Op::KlDivergenceGrad(_) => losses::kl(l, o, None, Some(r))?,
         Op::CrossEntropy(_) => losses::cross_entropy(l, o, r)?,
         Op::CrossEntropyGrad(_) => losses::cross_entropy_grad(l, o, r)?,
+        Op::Sample(_) => sample(l, o, r)?,
         Op::SquaredError(op) => losses::squared_error(l, op.normalize, o, r),
         Op::SquaredErrorGrad(op) => losses::squared_error_grad(l, op.normalize, o, r),
         Op::EffectiveWeight(op) => effective_weight(l, op.derive, o, r)?,
@@ -235,6 +236,19 @@ fn effective_scale_grad(
     l.launch(EffectiveScaleGrad { layer, frozen }, pointers, &[], blocks);
     let dh = l.at(r).plus(d_out);
     sum_partials(l, partial, blocks, [paths, d_in], dh, d_out + d_in);
+    Ok(())
+}
+
+fn sample(l: &mut Lower<'_>, o: &[View], r: &View) -> Done {
+    let host = Host::Sample {
+        logits: l.at(&o[0]),
+        stride: o[0].stride,
+        columns: o[0].columns,
+        draws: l.dense(&o[1])?,
+        rows: o[0].rows,
+        to: l.at(r),
+    };
+    l.host(host);
     Ok(())
 }
 

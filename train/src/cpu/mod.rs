@@ -268,10 +268,14 @@ impl CpuEngine {
                     )));
                 }
             };
-            Ok((
-                output.name.clone(),
-                Tensor::f32(&output.shape, data.to_vec()),
-            ))
+            let tensor = match output.integers {
+                true => Tensor::i32(
+                    &output.shape,
+                    data.iter().map(|x| x.to_bits() as i32).collect(),
+                ),
+                false => Tensor::f32(&output.shape, data.to_vec()),
+            };
+            Ok((output.name.clone(), tensor))
         });
         outputs.collect()
     }

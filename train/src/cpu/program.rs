@@ -97,6 +97,8 @@ pub struct Output {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
+    /// Whether it is i32, and not f32.
+    pub integers: bool,
     /// Where it is.
     pub from: Pointer,
 }

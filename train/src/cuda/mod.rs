@@ -200,7 +200,9 @@ impl CudaEngine {
             };
             let mut tensor = program.read(view, at, &self.device)?;
             tensor.shape.clone_from(&found.shape);
-            tensor.dtype = DType::F32;
+            if tensor.dtype != DType::I32 {
+                tensor.dtype = DType::F32;
+            }
             out.insert(name.clone(), tensor);
         }
         Ok(out)

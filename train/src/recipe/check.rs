@@ -2,7 +2,7 @@
 
 use rabitc_passes::svid::MAX_PATHS;
 
-use super::{MOST_ORDER, Method, Recipe};
+use super::{MOST_ORDER, MOST_SPAN, Method, Recipe};
 use crate::error::TrainError;
 
 /// Most cycles of the iterative fit, which is done long before.
@@ -120,7 +120,12 @@ impl Recipe {
             ("the factor on the text's loss", self.loss.text, ANY),
             ("the factor on diversity", self.loss.diversity, ANY),
             ("the exponent of importance", exponent, EXPONENTS),
-            ("the probability of noise", self.noise.rate, SHARES),
+            ("the share of noise", self.noise.rate, SHARES),
+            (
+                "the last share of noise",
+                self.noise.last.unwrap_or(0.0),
+                SHARES,
+            ),
             ("the final share of the learning rate", o.final_rate, SHARES),
             ("beta1", o.beta1, BELOW_1),
             ("beta2", o.beta2, BELOW_1),
@@ -135,6 +140,11 @@ impl Recipe {
         if self.noise.order > MOST_ORDER {
             let order = self.noise.order;
             let what = format!("noise after {order} tokens: 0 to {MOST_ORDER} are possible");
+            return Err(TrainError::Setting(what));
+        }
+        if !(1..=MOST_SPAN).contains(&self.noise.span) {
+            let span = self.noise.span;
+            let what = format!("noise of {span} tokens in a row: 1 to {MOST_SPAN} are possible");
             return Err(TrainError::Setting(what));
         }
         match [o.rates.shared, o.rates.scales, o.rates.rest] {

@@ -68,22 +68,73 @@ word_attr! {
     }
 }
 
+word_attr! {
+    /// Where the tokens come from that replace those of the text.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum NoiseSource {
+        /// From elsewhere in the text, after the same tokens.
+        #[default]
+        Text = "text",
+        /// From the teacher's predictions.
+        Teacher = "teacher",
+    }
+}
+
 /// The most tokens that noise looks back.
 pub const MOST_ORDER: usize = 3;
+
+/// The most tokens in a row that noise replaces.
+pub const MOST_SPAN: usize = 256;
 
 /// How the sequences that are trained on differ from the text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// The probability of each token to be replaced.
+    /// The share of tokens that are replaced.
     pub rate: f32,
-    /// Tokens before it that the other one follows elsewhere in the text, at most [`MOST_ORDER`].
+    /// The share at the end, if it changes along the run.
+    #[serde(default)]
+    pub last: Option<f32>,
+    /// Where the others come from.
+    #[serde(default)]
+    pub from: NoiseSource,
+    /// Tokens in a row that are replaced, 1 to [`MOST_SPAN`].
+    #[serde(default = "one")]
+    pub span: usize,
+    /// Tokens before one that another follows elsewhere in the text, at most [`MOST_ORDER`].
     pub order: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Noise {
+    /// Whether there is any.
+    pub fn is_some(&self) -> bool {
+        self.rate > 0.0 || self.last.is_some_and(|last| last > 0.0)
+    }
+
+    /// Whether the teacher writes tokens.
+    pub fn by_teacher(&self) -> bool {
+        self.is_some() && self.from == NoiseSource::Teacher
+    }
+
+    /// The share in update `step` of `steps`, from 1: on a line from the first to the last.
+    pub fn share(&self, step: u64, steps: u64) -> f32 {
+        let done = step.saturating_sub(1) as f64 / steps.saturating_sub(1).max(1) as f64;
+        let (first, last) = (self.rate, self.last.unwrap_or(self.rate));
+        (f64::from(first) + (f64::from(last) - f64::from(first)) * done) as f32
+    }
 }
 
 impl Default for Noise {
     fn default() -> Noise {
         Noise {
             rate: 0.0,
+            last: None,
+            from: NoiseSource::Text,
+            span: 1,
             order: 1,
         }
     }

@@ -17,6 +17,7 @@ use rabitc_ir::ops::rms_norm::RmsNorm;
 use rabitc_ir::ops::rms_norm_grad::{RmsNormGrad, RmsNormWeightGrad};
 use rabitc_ir::ops::rope::{Rope, RopeGrad, RopeTable};
 use rabitc_ir::ops::round::Round;
+use rabitc_ir::ops::sample::Sample;
 use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::{PadColumns, Slice};
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
@@ -208,6 +209,27 @@ proptest! {
         subject.node(op, &[columns(n_heads), k.clone(), columns(n_kv_heads)]);
         subject.node(lse, &[columns(n_heads), k]);
         subject.check();
+    }
+}
+
+/// What is drawn is what the definition draws; rows without a draw have none.
+#[test]
+fn classes_are_those_of_the_definition() {
+    for (rows, classes, seed) in [(1, 1, 1), (7, 5, 2), (60, 1000, 3)] {
+        let mut subject = Subject::new(seed);
+        let draw = |i: usize| match i % 4 {
+            0 => -1,
+            _ => (i as i32).wrapping_mul(0x2c9e_71d3) & i32::MAX,
+        };
+        let draws: Vec<i32> = (1..=rows).map(draw).collect();
+        for logits in [Float(vec![rows, classes]), Columns(rows, classes)] {
+            subject.node(Sample {}, &[logits, Ints(draws.clone())]);
+        }
+        assert_eq!(subject.found(2), {
+            let mut expected = subject.expected();
+            expected.retain(|name, _| name.starts_with("sample"));
+            expected
+        });
     }
 }
 

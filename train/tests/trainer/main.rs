@@ -3,6 +3,7 @@
 mod failing;
 mod folders;
 mod memory;
+mod noise;
 mod reports;
 mod runs;
 mod stops;
@@ -18,7 +19,8 @@ use rabitc_train::engine::{Engine, EngineError};
 use rabitc_train::job::{Cadence, Engines, Job, Observer};
 use rabitc_train::metrics::{self, Record, StepRecord, ValidationRecord};
 use rabitc_train::recipe::{
-    HiddenNorm, Initial, Loss, Method, Noise, Optimizer, Rates, Recipe, Start, WeightType,
+    HiddenNorm, Initial, Loss, Method, Noise, NoiseSource, Optimizer, Rates, Recipe, Start,
+    WeightType,
 };
 use rabitc_train::teacher::Teacher;
 use rabitc_train::validation::Held;

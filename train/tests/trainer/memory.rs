@@ -11,6 +11,8 @@ fn the_plan_is_what_the_engine_holds() {
     let dir = tempfile::tempdir().unwrap();
     let mut recipe = recipe();
     recipe.weights = WeightType::Bf16;
+    recipe.noise.rate = 0.5;
+    recipe.noise.from = NoiseSource::Teacher;
     let setting = Setting::new(&model, recipe);
     let held = setting.run(dir.path(), false, &Cpu).unwrap().memory;
     let (graph, window) = (&setting.teacher.graph, Some(16));

@@ -31,11 +31,23 @@ fn data(file: &[u8]) -> &[u8] {
 #[test]
 fn going_on_changes_nothing() {
     let model = Model::new(1);
-    for (method, accumulate, order) in [(Method::Rabit, 2, 1), (Method::Frozen, 1, 3)] {
+    let noise = |from, span, order| Noise {
+        rate: 0.2,
+        last: (span == 2).then_some(0.6),
+        from,
+        span,
+        order,
+    };
+    for (method, accumulate, noise) in [
+        (Method::Rabit, 2, noise(NoiseSource::Text, 1, 1)),
+        (Method::Frozen, 1, noise(NoiseSource::Text, 2, 3)),
+        (Method::Rabit, 2, noise(NoiseSource::Teacher, 3, 0)),
+        (Method::Frozen, 1, noise(NoiseSource::Teacher, 1, 0)),
+    ] {
         let mut recipe = recipe();
         recipe.method = method;
         recipe.accumulate = accumulate;
-        recipe.noise = Noise { rate: 0.2, order };
+        recipe.noise = noise;
         let setting = Setting::new(&model, recipe);
         let whole = tempfile::tempdir().unwrap();
         setting.run(whole.path(), false, &Cpu).unwrap();
@@ -145,10 +157,16 @@ fn what_does_not_fit_is_refused() {
     refused(&|s| s.recipe.initial.tokens = 0, "importance");
     refused(
         &|s| s.recipe.noise.rate = 1.5,
-        "the probability of noise is 1.5; it must be from 0 to 1",
+        "the share of noise is 1.5; it must be from 0 to 1",
     );
     refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
+    refused(&|s| s.recipe.noise.last = Some(-0.1), "last share of noise");
     refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
+    refused(
+        &|s| s.recipe.noise.span = 0,
+        "noise of 0 tokens in a row: 1 to 256 are possible",
+    );
+    refused(&|s| s.recipe.noise.span = 257, "257 tokens in a row");
     refused(
         &|s| s.recipe.accumulate = usize::MAX,
         "more tokens than can be counted",

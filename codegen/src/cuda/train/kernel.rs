@@ -88,6 +88,7 @@ impl Lower<'_> {
             Op::KlDivergenceGrad(_) => self.divergence(o, None, Some(to)),
             Op::CrossEntropy(_) => self.cross_entropy(o, Some(to), None),
             Op::CrossEntropyGrad(_) => self.cross_entropy(o, None, Some(to)),
+            Op::Sample(_) => self.sample(o, to),
             Op::SquaredError(op) => self.squared_error(o, Some(to), None, op.normalize),
             Op::SquaredErrorGrad(op) => self.squared_error(o, None, Some(to), op.normalize),
             Op::EffectiveWeight(op) => {

@@ -6,6 +6,7 @@ use super::{Arg, Lower, line};
 use crate::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
+use crate::cuda::kernels::train::sample::Sample;
 use crate::cuda::kernels::train::squared_error::SquaredError;
 use crate::train::View;
 
@@ -54,6 +55,12 @@ impl Lower<'_> {
         if let (Some(pairs), Some(loss)) = (pairs, loss) {
             self.reduce(rows, pairs, Reduce::Ratio, Arg::View(loss));
         }
+    }
+
+    pub(super) fn sample(&mut self, o: &[View], to: View) {
+        let logits = self.layout(o[0]);
+        let args = Self::views(&[o[0], o[1], to]);
+        self.launch(&Sample { logits }, line(o[0].rows), args);
     }
 
     /// A squared error and its gradient, as far as asked for. They are in one kernel, but for a gradient

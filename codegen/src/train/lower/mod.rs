@@ -161,6 +161,7 @@ fn is_supported(op: &Op) -> bool {
             | Op::KlDivergenceGrad(_)
             | Op::CrossEntropy(_)
             | Op::CrossEntropyGrad(_)
+            | Op::Sample(_)
             | Op::SquaredError(_)
             | Op::SquaredErrorGrad(_)
             | Op::EffectiveWeight(_)

@@ -10,6 +10,7 @@ use rabitc_ir::ops::kl_divergence::{KlDivergence, KlDivergenceGrad};
 use rabitc_ir::ops::matmul::{Matmul, MatmulTn};
 use rabitc_ir::ops::rms_norm_grad::{RmsNormGrad, RmsNormWeightGrad};
 use rabitc_ir::ops::round::Round;
+use rabitc_ir::ops::sample::Sample;
 use rabitc_ir::ops::scatter_add::ScatterAdd;
 use rabitc_ir::ops::slice::PadColumns;
 use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
@@ -45,6 +46,7 @@ impl Random {
             "kl_divergence" => self.alike(KlDivergence {}, 2),
             "kl_divergence_grad" => self.loss_grad(KlDivergenceGrad {}),
             "cross_entropy" | "cross_entropy_grad" => self.cross_entropy(op),
+            "sample" => self.sample(),
             "squared_error" => {
                 let normalize = self.rng.pick(Normalize::ALL);
                 self.alike(SquaredError { normalize }, 2)
@@ -180,6 +182,13 @@ impl Random {
         }
         let dloss = self.scalar();
         self.add(CrossEntropyGrad {}, &[logits, labels, dloss])
+    }
+
+    fn sample(&mut self) -> NodeId {
+        let (rows, d) = (self.rows(), self.rng.between(1, 9));
+        let logits = self.value(&activation_type(rows, d));
+        let draws = self.indices("ids", rows);
+        self.add(Sample {}, &[logits, draws])
     }
 
     fn round(&mut self) -> NodeId {

@@ -18,6 +18,7 @@ pub mod rms_norm;
 pub mod rms_norm_grad;
 pub mod rope;
 pub mod row_reduce;
+pub mod sample;
 pub mod scatter_add;
 pub mod square_norm;
 pub mod squared_error;

@@ -1,20 +1,15 @@
 //! Other text out of the text there is.
 //!
-//! What a teacher says of a sequence is right whatever the sequence, so a student can learn from
-//! sequences that nobody wrote. They keep it from learning contexts by heart where a short text is
-//! read many times. The idea is that of Xie et al., "Data noising as smoothing in neural network
-//! language models", arXiv 1703.02573; here tokens are drawn from those that follow the same
-//! tokens elsewhere in the text, so that what comes out still resembles it.
+//! The idea is that of Xie et al., "Data noising as smoothing in neural network language models",
+//! arXiv 1703.02573; here tokens are drawn from those that follow the same tokens elsewhere in the
+//! text, so that what comes out still resembles it.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use super::{Runs, Spans, draws};
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
 use crate::recipe::{MOST_ORDER, Noise};
-
-/// Keeps these draws apart from those of the order of the text.
-const SEED: u64 = 0x6e6f_6973_655f_7267;
 
 /// Bits of a token in a key.
 const BITS: u32 = 21;
@@ -30,11 +25,8 @@ pub struct Noiser {
 }
 
 impl Noiser {
-    /// For this corpus; nothing if there is no noise.
-    pub fn new(corpus: &Corpus, noise: Noise, seed: u64) -> Option<Noiser> {
-        if noise.rate == 0.0 {
-            return None;
-        }
+    /// For this corpus.
+    pub fn new(corpus: &Corpus, noise: Noise, seed: u64) -> Noiser {
         let mut places: Vec<_> = corpus
             .places()
             .map(|p| (key(corpus.before(p)), p))
@@ -45,31 +37,33 @@ impl Noiser {
             begins.resize(begins.len().max(first(*key) + 1), i);
         }
         begins.push(places.len());
-        Some(Noiser {
+        Noiser {
             noise,
             seed,
             places,
             begins,
-        })
+        }
     }
 
     /// `len` tokens of a file from `place` on, with noise that depends on nothing but the seed and
     /// `number`. The first is as it was.
-    pub fn sequence(&self, corpus: &Corpus, place: Place, len: usize, number: u64) -> Vec<i32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ SEED);
-        rng.set_stream(number);
+    pub fn sequence(
+        &self,
+        corpus: &Corpus,
+        place: Place,
+        len: usize,
+        share: f32,
+        number: u64,
+    ) -> Vec<i32> {
+        let span = self.noise.span;
+        let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(self.seed, number));
         let mut out = corpus.at(place, len).to_vec();
         for i in 0..out.len() {
-            if self.is_noisy(&mut rng) && i > 0 {
+            if spans.next(&mut rng).is_some() && i > 0 {
                 out[i] = corpus.at(self.draw(&mut rng, &out[..i]), 1)[0];
             }
         }
         out
-    }
-
-    fn is_noisy(&self, rng: &mut ChaCha8Rng) -> bool {
-        let share = (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32;
-        share < self.noise.rate
     }
 
     /// A place at random after the same tokens as `before` ends in: as many of them as are asked
@@ -119,6 +113,7 @@ mod tests {
     use std::path::PathBuf;
 
     use proptest::prelude::*;
+    use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
 
@@ -132,14 +127,12 @@ mod tests {
         prop::collection::vec(prop::collection::vec(0i32..5, 40..80), 1..4)
     }
 
-    fn noiser(corpus: &Corpus, rate: f32, order: usize) -> Noiser {
-        Noiser::new(corpus, Noise { rate, order }, 7).unwrap()
-    }
-
-    #[test]
-    fn no_noise_is_none() {
-        let corpus = corpus(&[vec![1, 2, 3]]);
-        assert!(Noiser::new(&corpus, Noise::default(), 0).is_none());
+    fn noiser(corpus: &Corpus, order: usize) -> Noiser {
+        let noise = Noise {
+            order,
+            ..Noise::default()
+        };
+        Noiser::new(corpus, noise, 7)
     }
 
     /// Whether `tokens` stand side by side somewhere in the files.
@@ -160,7 +153,7 @@ mod tests {
             files.iter_mut().for_each(|f| { let first = f[..2].to_vec(); f.extend(first) });
             let corpus = corpus(&files);
             let start = corpus.places().next().unwrap();
-            let out = noiser(&corpus, 1.0, 1).sequence(&corpus, start, 30, number);
+            let out = noiser(&corpus, 1).sequence(&corpus, start, 30, 1.0, number);
             prop_assert_eq!(out.len(), 30);
             for pair in out.windows(2) {
                 let often = files.iter().flat_map(|f| &f[..f.len() - 1]);
@@ -175,13 +168,13 @@ mod tests {
         fn sequences_repeat(files in files(), number in any::<u64>(), order in 0usize..=3) {
             let corpus = corpus(&files);
             let start = corpus.places().nth(3).unwrap();
-            let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, number);
-            let noiser_ = noiser(&corpus, 0.3, order);
+            let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, 0.3, number);
+            let noiser_ = noiser(&corpus, order);
             let first = draw(&noiser_);
             prop_assert_eq!(first[0], files[0][3]);
             draw(&noiser_);
             prop_assert_eq!(&first, &draw(&noiser_));
-            prop_assert_eq!(&first, &draw(&noiser(&corpus, 0.3, order)));
+            prop_assert_eq!(&first, &draw(&noiser(&corpus, order)));
         }
     }
 
@@ -191,8 +184,8 @@ mod tests {
         // No token occurs twice, so that whatever is drawn is another.
         let corpus = corpus(&[(0..20_000).collect()]);
         let start = corpus.places().next().unwrap();
-        let noiser = noiser(&corpus, 0.2, 0);
-        let out = noiser.sequence(&corpus, start, 10_000, 1);
+        let noiser = noiser(&corpus, 0);
+        let out = noiser.sequence(&corpus, start, 10_000, 0.2, 1);
         let changed = out.iter().zip(0..).filter(|(id, i)| *id != i).count();
         // Five standard deviations of a binomial count.
         assert!((changed as f64 - 2000.0).abs() < 5.0 * (10_000.0f64 * 0.2 * 0.8).sqrt());
@@ -204,7 +197,7 @@ mod tests {
         // 1 2 is followed by 3 and 4; 2 alone also by 9.
         let text = vec![1, 2, 3, 1, 2, 4, 8, 2, 9];
         let corpus = corpus(&[text]);
-        let noiser = noiser(&corpus, 1.0, 3);
+        let noiser = noiser(&corpus, 3);
         let drawn = |before: &[i32]| -> Vec<i32> {
             let mut rng = ChaCha8Rng::seed_from_u64(1);
             let places = (0..50).map(|_| noiser.draw(&mut rng, before));
