@@ -23,7 +23,7 @@ fn every_kernel_compiles_and_none_spills() {
         Ok(compiler) => compiler,
         Err(error) => return println!("skipped: {error}"),
     };
-    for (name, spec) in cases().into_iter().chain(attention::wide()) {
+    for (name, spec) in cases().into_iter().chain(attention::others()) {
         for arch in [SmArch::new(8, 0), SmArch::new(9, 0)] {
             let compiled = compiler.compile(&spec.source(arch), arch);
             let found = compiled.unwrap_or_else(|e| panic!("{name}: {e}")).resources;

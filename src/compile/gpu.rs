@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rabitc_codegen::cuda::nvrtc;
@@ -82,27 +83,28 @@ pub fn generate(
 /// A kernel that does not compile.
 pub fn compile_all(compiler: &Compiler, sources: &[Source], arch: SmArch) -> Result<Vec<Compiled>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let share = sources.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let work = sources.chunks(share).map(|sources| {
-            scope.spawn(move || {
-                sources
-                    .iter()
-                    .map(|s| compiler.compile(s, arch))
-                    .collect::<Vec<_>>()
-            })
-        });
-        let work: Vec<_> = work.collect();
-        let mut compiled = Vec::with_capacity(sources.len());
-        for share in work {
-            let results = share
-                .join()
-                .map_err(|_| anyhow!("compiling kernels for {arch} panicked"))?;
-            for result in results {
-                compiled.push(result?);
-            }
+    // Kernels differ in the time they take, so every thread takes the next.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let n = next.fetch_add(1, Relaxed);
+            let Some(source) = sources.get(n) else {
+                return Ok::<_, anyhow::Error>(done);
+            };
+            done.push((n, compiler.compile(source, arch)?));
         }
-        Ok(compiled)
+    };
+    std::thread::scope(|scope| {
+        let mut compiled = Vec::with_capacity(sources.len());
+        let threads = (0..threads.min(sources.len())).map(|_| scope.spawn(work));
+        for thread in threads.collect::<Vec<_>>() {
+            let done = thread.join();
+            let done = done.map_err(|_| anyhow!("compiling kernels for {arch} panicked"))?;
+            compiled.extend(done?);
+        }
+        compiled.sort_unstable_by_key(|(n, _)| *n);
+        Ok(compiled.into_iter().map(|(_, compiled)| compiled).collect())
     })
 }
 

@@ -95,6 +95,7 @@ fn planned(folder: &Path, seq_len: usize) -> Result<(), Failure> {
         tokens: seq_len,
         storage: DType::BF16,
         trained: trained.into_iter().collect(),
+        join_norms: true,
     };
     let plan = plan(&graph, &options)?;
     let lives = memory::lifetimes(&plan);
@@ -147,6 +148,7 @@ fn fit(folder: &Path, seq_len: usize) -> Result<(), Failure> {
         tokens: seq_len,
         storage: DType::BF16,
         trained: trained.iter().cloned().collect::<HashSet<_>>(),
+        join_norms: true,
     };
     let planned = plan(&graph, &options)?.arena as u64;
     let mut engine = CudaEngine::new(0)?;

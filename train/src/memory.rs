@@ -152,6 +152,7 @@ fn arena(
         tokens,
         storage,
         trained,
+        join_norms: storage != DType::F32,
     };
     // Products of weights held in 16 bits read copies; with f32 storage there are none.
     let arena = match storage {

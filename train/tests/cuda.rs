@@ -76,29 +76,33 @@ fn every_step_agrees_with_its_definition() {
     }
 }
 
-/// Their tiles fill most of the shared memory that a block can have.
+/// Heads of each size that kernels treat apart; the tiles of the widest fill most of the shared memory
+/// that a block can have.
 #[test]
-fn the_widest_heads_agree_with_their_definition() {
+fn wide_heads_agree_with_their_definition() {
     if !device() {
         return;
     }
-    let folder = common::widest_heads();
-    let setup = Setup {
-        seq_len: 67,
-        sequences: 2,
-        ..Setup::default()
-    };
-    let step = common::step(&folder.path().join("model"), &setup);
-    let (mut engine, program) = match engine(&step, setup.dtype) {
-        Ok(found) => found,
-        Err(e) if e.to_string().contains("bytes of shared memory") => {
-            return println!("skipped: {e}");
-        }
-        Err(e) => panic!("{e}"),
-    };
-    let all = check(&mut engine, program, &inputs(&step)).unwrap();
-    let failed: Vec<_> = all.iter().filter(|c| !c.passed()).collect();
-    assert!(failed.is_empty(), "{failed:#?}");
+    for (channels, seq_len) in [(64, 133), (96, 67), (128, 133), (256, 67)] {
+        let folder = common::wide_heads(channels);
+        let setup = Setup {
+            seq_len,
+            sequences: 2,
+            ..Setup::default()
+        };
+        let step = common::step(&folder.path().join("model"), &setup);
+        let (mut engine, program) = match engine(&step, setup.dtype) {
+            Ok(found) => found,
+            Err(e) if e.to_string().contains("bytes of shared memory") => {
+                println!("skipped: {e}");
+                continue;
+            }
+            Err(e) => panic!("{e}"),
+        };
+        let all = check(&mut engine, program, &inputs(&step)).unwrap();
+        let failed: Vec<_> = all.iter().filter(|c| !c.passed()).collect();
+        assert!(failed.is_empty(), "{channels}: {failed:#?}");
+    }
 }
 
 /// A draw gives the class whose share of the probabilities it falls into, as far as f32 sums tell.

@@ -18,6 +18,7 @@ fn options(step: &Step, storage: DType) -> Options {
         tokens,
         storage,
         trained,
+        join_norms: true,
     }
 }
 
@@ -262,6 +263,7 @@ fn a_plan_does_not_change_by_itself() {
         tokens: 21,
         storage: DType::BF16,
         trained: trained.into_iter().collect(),
+        join_norms: true,
     };
     let plan = train::plan(&graph, &options).unwrap_or_else(|e| panic!("{e}"));
     insta::with_settings!({ snapshot_path => "plan", prepend_module_to_snapshot => false, omit_expression => true }, {

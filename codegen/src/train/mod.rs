@@ -8,6 +8,7 @@
 //! - [`plan`](mod@plan): from a graph to steps.
 //! - [`fuse`]: which elementwise nodes are computed inside the step that reads them.
 //! - `merge`: elementwise steps over the same operands become one.
+//! - `norms`: norms and the elementwise steps around them become one.
 //! - [`precision`]: the element type of every stored value.
 //! - [`memory`]: lifetimes and places.
 //! - [`reference`]: what each step must compute.
@@ -18,6 +19,7 @@ pub mod fuse;
 mod lower;
 pub mod memory;
 mod merge;
+mod norms;
 mod pairs;
 pub mod plan;
 pub mod precision;

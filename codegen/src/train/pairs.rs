@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rabitc_ir::ops::squared_error::{Normalize, SquaredError, SquaredErrorGrad};
 use rabitc_ir::{Graph, NodeId, Op};
 
 /// Which node is computed beside which.
@@ -71,6 +72,14 @@ fn kind(graph: &Graph, id: NodeId) -> Option<(String, [NodeId; 2])> {
             pair(0, 1),
         ),
         Op::KlDivergence(_) | Op::KlDivergenceGrad(_) => ("kl".into(), pair(0, 1)),
+        Op::CrossEntropy(_) | Op::CrossEntropyGrad(_) => ("text".into(), pair(0, 1)),
+        // What all rows are divided by together is known after the loss.
+        Op::SquaredError(SquaredError { normalize })
+        | Op::SquaredErrorGrad(SquaredErrorGrad { normalize })
+            if *normalize != Normalize::Target =>
+        {
+            (format!("error {normalize:?}"), pair(0, 1))
+        }
         Op::RmsNormGrad(op) => {
             let group = graph.ty(operands[1]).last()?;
             (format!("norm {} {group}", op.eps), pair(0, 2))

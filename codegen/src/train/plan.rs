@@ -7,7 +7,7 @@ use rabitc_ir::{DType, Graph};
 use super::expand::Roots;
 use super::lower::Lower;
 use super::step::Plan;
-use super::{memory, merge};
+use super::{memory, merge, norms};
 use crate::CodegenError;
 
 /// What a plan is made for.
@@ -19,6 +19,9 @@ pub struct Options {
     pub storage: DType,
     /// Names of the weights that gradients are held for.
     pub trained: HashSet<String>,
+    /// Whether norms are joined with the elementwise steps around them, which takes an engine that has
+    /// kernels for that.
+    pub join_norms: bool,
 }
 
 /// Plans `graph` for runs of `options.tokens` tokens.
@@ -35,6 +38,9 @@ pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CodegenError> {
     let roots = Roots::of(graph, &options.trained);
     let mut plan = Lower::new(graph, options, &roots).run()?;
     merge::merge(&mut plan);
+    if options.join_norms {
+        norms::join(&mut plan);
+    }
     memory::place(&mut plan)?;
     Ok(plan)
 }

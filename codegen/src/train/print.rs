@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::step::{Gemm, KernelStep, Map, Place, Plan, Step, Term, View};
+use super::step::{Gemm, Kernel, KernelStep, Map, Place, Plan, Step, Term, View};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,6 +58,14 @@ impl Plan {
 
     fn kernel(&self, f: &mut fmt::Formatter<'_>, step: &KernelStep) -> fmt::Result {
         let (results, operands) = (self.views(&step.results), self.views(&step.operands));
+        let joined = match &step.kernel {
+            Kernel::RmsNormOfMap(_, map) | Kernel::RmsNormGradsInMap(_, map) => Some(map),
+            _ => None,
+        };
+        if let Some(map) = joined {
+            write!(f, "with ")?;
+            self.map(f, map)?;
+        }
         let sign = if step.accumulate { "+=" } else { "=" };
         writeln!(f, "{results} {sign} {}({operands})", step.kernel.name())
     }

@@ -2,10 +2,12 @@
 
 use rabitc_ir::interp::EvalContext;
 use rabitc_ir::ops::attention_train::{AttentionLse, AttentionTrain};
+use rabitc_ir::ops::cross_entropy::{CrossEntropy, CrossEntropyGrad};
 use rabitc_ir::ops::kl_divergence::{KlDivergence, KlDivergenceGrad};
 use rabitc_ir::ops::linear::Linear;
 use rabitc_ir::ops::matmul::{Matmul, MatmulTn};
 use rabitc_ir::ops::rms_norm_grad::RmsNormWeightGrad;
+use rabitc_ir::ops::squared_error::SquaredError;
 use rabitc_ir::{DType, EvalError, Op, Tensor, WeightError, WeightStore};
 
 use super::step::{Gemm, Kernel, KernelStep, Map, Plan, Step, Term, View};
@@ -157,12 +159,44 @@ fn kernel(
             let loss = eval(KlDivergence {}, &o[..2])?;
             Ok(vec![loss, eval(KlDivergenceGrad {}, &o)?])
         }
+        Kernel::CrossEntropyWithGrad => {
+            let loss = eval(CrossEntropy {}, &o[..2])?;
+            Ok(vec![loss, eval(CrossEntropyGrad {}, &o)?])
+        }
+        Kernel::SquaredErrorWithGrad(op) => {
+            let normalize = op.normalize;
+            let loss = eval(SquaredError { normalize }, &o[..2])?;
+            Ok(vec![loss, eval(op.clone(), &o)?])
+        }
         Kernel::RmsNormGrads(op) => {
             let (eps, group) = (op.eps, o[1].width());
             let dweight = eval(RmsNormWeightGrad { eps, group }, &[o[0], o[2]])?;
             Ok(vec![eval(op.clone(), &o)?, dweight])
         }
+        Kernel::RmsNormOfMap(op, map) => {
+            let mut results = elements(map, read);
+            let weight = o.last().copied().ok_or_else(no_weight)?;
+            results.push(eval(op.clone(), &[&results[0], weight])?);
+            Ok(results)
+        }
+        Kernel::RmsNormGradsInMap(op, map) => {
+            let (eps, group) = (op.eps, o[1].width());
+            let dweight = eval(RmsNormWeightGrad { eps, group }, &[o[0], o[2]])?;
+            let dx = eval(op.clone(), &o[..3])?;
+            let given = map.operands[0];
+            let mut read = |view: View| match view == given {
+                true => dx.clone(),
+                false => read(view),
+            };
+            let mut results = vec![dweight];
+            results.extend(elements(map, &mut read));
+            Ok(results)
+        }
     }
+}
+
+fn no_weight() -> EvalError {
+    EvalError::new("a norm without a weight")
 }
 
 /// The op of the logarithms of an attention's sums.

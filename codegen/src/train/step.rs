@@ -2,7 +2,9 @@
 
 use rabitc_ir::ops::attention_train::AttentionTrain;
 use rabitc_ir::ops::gate::Activation;
+use rabitc_ir::ops::rms_norm::RmsNorm;
 use rabitc_ir::ops::rms_norm_grad::RmsNormGrad;
+use rabitc_ir::ops::squared_error::SquaredErrorGrad;
 use rabitc_ir::{DType, Op};
 
 /// A training graph, planned for one number of tokens.
@@ -289,8 +291,18 @@ pub enum Kernel {
     AttentionWithLse(AttentionTrain),
     /// The divergence and its gradient: teacher, student, dloss; loss, dstudent.
     KlDivergenceWithGrad,
+    /// Cross-entropy and its gradient: logits, labels, dloss; loss, dlogits.
+    CrossEntropyWithGrad,
+    /// A squared error and its gradient: x, target, dloss; loss, dx.
+    SquaredErrorWithGrad(SquaredErrorGrad),
     /// Both gradients of a norm whose weight spans whole groups: x, weight, dy; dx, dweight.
     RmsNormGrads(RmsNormGrad),
+    /// A map and the norm of the first of its results: the map's operands, weight; the map's results,
+    /// y.
+    RmsNormOfMap(RmsNorm, Box<Map>),
+    /// Both gradients of a norm and a map whose first operand is that of x, which is not stored: x,
+    /// weight, dy, the map's other operands; dweight, the map's results.
+    RmsNormGradsInMap(RmsNormGrad, Box<Map>),
 }
 
 impl Kernel {
@@ -300,7 +312,11 @@ impl Kernel {
             Kernel::Op(op) => op.name(),
             Kernel::AttentionWithLse(_) => "attention_train_with_lse",
             Kernel::KlDivergenceWithGrad => "kl_divergence_with_grad",
+            Kernel::CrossEntropyWithGrad => "cross_entropy_with_grad",
+            Kernel::SquaredErrorWithGrad(_) => "squared_error_with_grad",
             Kernel::RmsNormGrads(_) => "rms_norm_grads",
+            Kernel::RmsNormOfMap(..) => "rms_norm_of_map",
+            Kernel::RmsNormGradsInMap(..) => "rms_norm_grads_in_map",
         }
     }
 }

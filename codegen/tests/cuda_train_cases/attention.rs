@@ -1,7 +1,9 @@
 //! Attention and its gradient.
 
 use rabitc_codegen::cuda::kernels::train::attention::{Attention, Heads};
-use rabitc_codegen::cuda::kernels::train::attention_grad::{AttentionDelta, AttentionGrad};
+use rabitc_codegen::cuda::kernels::train::attention_grad::{
+    AttentionGradPositions, AttentionGradQueries,
+};
 use rabitc_ir::DType::BF16;
 
 use super::{Case, case, dense};
@@ -29,52 +31,46 @@ fn attention(heads: Heads) -> Attention {
     }
 }
 
-fn attention_grad(heads: Heads, of_queries: bool) -> AttentionGrad {
+fn queries(heads: Heads) -> AttentionGradQueries {
     let rows = |n: usize| dense(BF16, heads.rows, n * heads.head_dim);
-    AttentionGrad {
+    AttentionGradQueries {
+        heads,
+        operands: [rows(4), rows(2), rows(2), rows(4)],
+        y: rows(4),
+        out: rows(8),
+    }
+}
+
+fn positions(heads: Heads) -> AttentionGradPositions {
+    let rows = |n: usize| dense(BF16, heads.rows, n * heads.head_dim);
+    AttentionGradPositions {
         heads,
         operands: [rows(4), rows(2), rows(2), rows(4)],
         out: rows(8),
-        of_queries,
     }
 }
 
 pub fn cases() -> Vec<Case> {
+    let (plain, odd) = (heads(64, 0, 0.0), heads(10, 40, 30.0));
     vec![
-        case("attention_64", attention(heads(64, 0, 0.0))),
-        case(
-            "attention_10_window_softcap",
-            attention(heads(10, 40, 30.0)),
-        ),
-        case(
-            "attention_grad_q_64",
-            attention_grad(heads(64, 0, 0.0), true),
-        ),
-        case(
-            "attention_grad_kv_64",
-            attention_grad(heads(64, 0, 0.0), false),
-        ),
-        case(
-            "attention_grad_kv_10",
-            attention_grad(heads(10, 40, 30.0), false),
-        ),
-        case(
-            "attention_delta",
-            AttentionDelta {
-                head_dim: 64,
-                y: dense(BF16, 300, 256),
-                dy: dense(BF16, 300, 256),
-            },
-        ),
+        case("attention_64", attention(plain)),
+        case("attention_10_window_softcap", attention(odd)),
+        case("attention_grad_q_64", queries(plain)),
+        case("attention_grad_q_10", queries(odd)),
+        case("attention_grad_kv_64", positions(plain)),
+        case("attention_grad_kv_10", positions(odd)),
     ]
 }
 
 /// Wider heads, which take all registers there are.
-pub fn wide() -> Vec<Case> {
-    let wide = heads(128, 0, 0.0);
+pub fn others() -> Vec<Case> {
+    let (wide, middle) = (heads(128, 0, 0.0), heads(96, 20, 0.0));
     vec![
         case("attention_128", attention(wide)),
-        case("attention_grad_q_128", attention_grad(wide, true)),
-        case("attention_grad_kv_128", attention_grad(wide, false)),
+        case("attention_grad_q_128", queries(wide)),
+        case("attention_grad_kv_128", positions(wide)),
+        case("attention_96", attention(middle)),
+        case("attention_grad_q_96", queries(middle)),
+        case("attention_grad_kv_96", positions(middle)),
     ]
 }

@@ -1,10 +1,10 @@
 //! Losses and their gradients.
 
-use rabitc_codegen::cuda::kernels::train::cross_entropy::CrossEntropy;
+use rabitc_codegen::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use rabitc_codegen::cuda::kernels::train::kl_divergence::KlDivergence;
 use rabitc_codegen::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
 use rabitc_codegen::cuda::kernels::train::sample::Sample;
-use rabitc_codegen::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
+use rabitc_codegen::cuda::kernels::train::squared_error::SquaredError;
 use rabitc_ir::DType::{BF16, F32};
 use rabitc_ir::ops::squared_error::Normalize;
 
@@ -32,6 +32,7 @@ pub fn cases() -> Vec<Case> {
             "cross_entropy",
             CrossEntropy {
                 logits: dense(F32, 300, 77),
+                loss: true,
                 gradient: None,
             },
         ),
@@ -39,9 +40,11 @@ pub fn cases() -> Vec<Case> {
             "cross_entropy_grad",
             CrossEntropy {
                 logits: dense(F32, 300, 77),
+                loss: true,
                 gradient: Some(dense(BF16, 300, 77)),
             },
         ),
+        case("label_count", LabelCount { rows: 300 }),
         case(
             "sample",
             Sample {
@@ -54,15 +57,18 @@ pub fn cases() -> Vec<Case> {
                 x: dense(F32, 300, 96),
                 target: dense(F32, 300, 96),
                 normalize: Normalize::Rows,
+                loss: true,
+                gradient: Some(dense(BF16, 300, 96)),
             },
         ),
         case(
             "squared_error_grad",
-            SquaredErrorGrad {
+            SquaredError {
                 x: dense(F32, 300, 96),
                 target: dense(F32, 300, 96),
-                out: dense(BF16, 300, 96),
                 normalize: Normalize::Target,
+                loss: false,
+                gradient: Some(dense(BF16, 300, 96)),
             },
         ),
     ]

@@ -7,18 +7,15 @@ use rabitc_codegen::cuda::kernels::rb_fold::RbFold;
 use rabitc_codegen::cuda::kernels::rb_prepare::{Before, Order, RbPrepare};
 use rabitc_codegen::cuda::kernels::rb_repack::RbRepack;
 use rabitc_codegen::cuda::plan::product::Product;
-use rabitc_codegen::cuda::{Compiler, CudaSpec, Source};
+use rabitc_codegen::cuda::{Compiler, CudaSpec};
 use rabitc_codegen::kernels::Float;
 use rabitc_runtime::cuda::driver::DeviceMemory;
 use rabitc_runtime::cuda::workbench::{Launch, Tool, Workbench};
 
+use super::compilation::Compilation;
 use super::problem::{Problem, Stored};
 use crate::compile::gpu::{compile_all, kernel};
 
-/// Candidates that are measured at most: those that the cost model likes best.
-const MOST_CANDIDATES: usize = 32;
-/// Candidates that the model thinks this many times slower than its best are left out.
-const HOPELESS: f64 = 3.0;
 /// Copies of a layer start at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 /// Random bytes that stand for signs.
@@ -65,16 +62,16 @@ struct Ready {
 }
 
 impl<'a> Bench<'a> {
-    /// Compiles the candidates, fills the card's memory with so many copies of the signs, and checks
-    /// what every candidate computes for a layer.
+    /// Loads the candidates, fills the card's memory with so many copies of the signs, and checks what
+    /// every candidate computes for a layer.
     ///
     /// # Errors
-    /// A candidate that does not compile, spills or computes something else; memory that the card
-    /// does not have.
+    /// A candidate that computes something else; memory that the card does not have.
     pub fn new(
         bench: &'a Workbench,
         compiler: &Compiler,
         product: &'a Product,
+        candidates: &[Compilation],
         stored: Rc<Stored>,
         copies: usize,
     ) -> Result<Bench<'a>> {
@@ -87,7 +84,7 @@ impl<'a> Bench<'a> {
             memory,
             candidates: Vec::new(),
         };
-        all.candidates = all.compile(compiler)?;
+        all.candidates = all.load(candidates)?;
         all.prepare(compiler)?;
         for candidate in 0..all.candidates() {
             all.check(candidate)
@@ -107,30 +104,20 @@ impl<'a> Bench<'a> {
         (candidate.spec.name(), candidate.cost)
     }
 
-    fn compile(&self, compiler: &Compiler) -> Result<Vec<Ready>> {
-        let (arch, candidates) = (self.product.arch, &self.product.candidates);
-        let limit = candidates[0].cost * HOPELESS;
-        let tried = candidates.iter().take(MOST_CANDIDATES);
-        let tried: Vec<_> = tried.take_while(|c| c.cost <= limit).collect();
-        let sources: Vec<Source> = tried.iter().map(|c| c.spec.source(arch)).collect();
-        let compiled = compile_all(compiler, &sources, arch)?;
-        let mut ready = Vec::new();
-        for (index, (source, compiled)) in sources.iter().zip(&compiled).enumerate() {
-            // The first is what is used without measurements.
-            if compiled.resources.spill_stores > 0 && index > 0 {
-                continue;
-            }
+    fn load(&self, candidates: &[Compilation]) -> Result<Vec<Ready>> {
+        let ready = candidates.iter().map(|c| {
+            let grid = self.product.candidates[c.index].grid;
             let tool = self
                 .bench
-                .load(&kernel(source, compiled), &compiled.cubin)?;
-            ready.push(Ready {
+                .load(&kernel(&c.source, &c.code), &c.code.cubin)?;
+            Ok(Ready {
                 tool,
-                params: source.params.clone(),
-                grid: [tried[index].grid[0] as u32, tried[index].grid[1] as u32, 1],
-                index,
-            });
-        }
-        Ok(ready)
+                params: c.source.params.clone(),
+                grid: [grid[0] as u32, grid[1] as u32, 1],
+                index: c.index,
+            })
+        });
+        ready.collect()
     }
 
     /// Makes the inputs of candidates that do not read x as it is.
@@ -149,6 +136,17 @@ impl<'a> Bench<'a> {
 
     fn order(&self, candidate: &Ready) -> Option<Order> {
         self.product.candidates[candidate.index].input
+    }
+
+    /// Bytes of the product's signs.
+    pub fn sign_bytes(&self) -> usize {
+        self.product.task.layout.sign_bytes()
+    }
+
+    /// A candidate's kernel, and its blocks for all tokens.
+    pub fn tool(&self, candidate: usize) -> (&Tool, [u32; 3]) {
+        let ready = &self.candidates[candidate];
+        (&ready.tool, ready.grid)
     }
 
     /// A launch of a candidate on copy `n` of the signs.

@@ -14,19 +14,15 @@ use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_runtime::cuda::workbench::{Recording, Workbench};
 
 use super::bench::{Bench, stride};
+use super::compilation::Compilation;
 use super::problem::Stored;
+use super::turns::in_turns;
 
-/// Every candidate is measured at least so often, however small the budget.
-const LEAST_ROUNDS: usize = 4;
-/// Rounds after which more say nothing new.
-const MOST_ROUNDS: usize = 200;
-/// Replays of the chain in one measurement.
-const REPLAYS: usize = 2;
 /// Links of a chain: enough that its beginning does not count, and that signs come from memory.
 const LINKS: std::ops::RangeInclusive<usize> = 16..=64;
 /// The same for products of more than [`FEW`] tokens, which take long and read signs in passing.
 const LINKS_OF_MANY: usize = 4;
-const FEW: usize = 16;
+pub const FEW: usize = 16;
 /// Seed of the layers.
 const SEED: u64 = 3;
 /// Bytes that a chain reads, as a multiple of the L2 cache.
@@ -50,17 +46,17 @@ impl<'a> Chain<'a> {
     pub fn new(
         bench: &'a Workbench,
         compiler: &Compiler,
-        products: &[&'a Product],
+        products: &[(&'a Product, &[Compilation])],
         layers: &mut Vec<Rc<Stored>>,
         tick: &mut dyn FnMut(&Product),
     ) -> Result<Chain<'a>> {
-        let bytes: usize = products.iter().map(|p| stride(p)).sum();
+        let bytes: usize = products.iter().map(|(p, _)| stride(p)).sum();
         let wanted = (CACHES * bench.device().info.l2).div_ceil(bytes.max(1));
-        let links = match products.iter().all(|p| p.task.tokens <= FEW) {
+        let links = match products.iter().all(|(p, _)| p.task.tokens <= FEW) {
             true => wanted.clamp(*LINKS.start(), *LINKS.end()),
             false => LINKS_OF_MANY,
         };
-        let ready = products.iter().map(|product| {
+        let ready = products.iter().map(|(product, candidates)| {
             tick(product);
             let layout = &product.task.layout.stored;
             let known = layers.iter().find(|layer| layer.has(layout)).cloned();
@@ -68,7 +64,7 @@ impl<'a> Chain<'a> {
                 layers.push(Rc::new(Stored::random(layout, SEED)));
                 layers[layers.len() - 1].clone()
             });
-            Bench::new(bench, compiler, product, layer, links)
+            Bench::new(bench, compiler, product, candidates, layer, links)
         });
         Ok(Chain {
             bench,
@@ -76,6 +72,12 @@ impl<'a> Chain<'a> {
             chosen: vec![0; products.len()],
             links,
         })
+    }
+
+    /// Bytes of signs that a replay reads.
+    pub fn sign_bytes(&self) -> usize {
+        let link: usize = self.products.iter().map(Bench::sign_bytes).sum();
+        link * self.links
     }
 
     /// A product of the program.
@@ -116,18 +118,9 @@ impl<'a> Chain<'a> {
         let start = Instant::now();
         let chains = choices.iter().map(|chosen| self.record(chosen));
         let chains = chains.collect::<Result<Vec<_>>>()?;
-        let mut times = vec![Vec::new(); chains.len()];
-        for round in 0..MOST_ROUNDS {
-            if round >= LEAST_ROUNDS && start.elapsed() >= budget {
-                break;
-            }
-            for n in 0..chains.len() {
-                // Another one begins every time.
-                let n = (n + round) % chains.len();
-                let seconds = chains[n].seconds(REPLAYS)?;
-                times[n].push(seconds * 1e9 / self.links as f64);
-            }
-            tick();
+        let mut times = in_turns(&chains, start, budget, tick)?;
+        for time in times.iter_mut().flatten() {
+            *time /= self.links as f64;
         }
         Ok(times)
     }

@@ -9,10 +9,10 @@ pub struct Gain {
     pub kind: Option<&'static str>,
     /// How many programs.
     pub programs: usize,
-    /// Nanoseconds of the products of a run of each program, added up: as the cost model cuts them,
-    /// and as the measurements do.
+    /// Nanoseconds of the layers of a run of each program, or of the products alone where layers were
+    /// not measured, added up: as the cost model cuts the products, and as the measurements do.
     pub total_ns: [f64; 2],
-    /// Geometric mean of how many times faster each program's products are.
+    /// Geometric mean of how many times faster each program is.
     pub mean: f64,
 }
 
@@ -20,7 +20,7 @@ impl Gain {
     fn of<'a>(kind: Option<&'static str>, programs: impl Iterator<Item = &'a Tuned>) -> Gain {
         let (mut count, mut logarithms, mut total_ns) = (0, 0.0, [0.0; 2]);
         for program in programs {
-            let [model, best] = program.link_ns;
+            let [model, best] = program.step_ns.unwrap_or(program.link_ns);
             count += 1;
             logarithms += (model / best).ln();
             total_ns[0] += model * program.links as f64;
@@ -65,6 +65,7 @@ mod tests {
             products: Vec::new(),
             links,
             link_ns,
+            step_ns: None,
             sign_bytes: 1,
         }
     }
@@ -83,5 +84,14 @@ mod tests {
         assert!((found[1].mean - 2f64.sqrt()).abs() < 1e-12);
         assert!((found[2].mean - 2.0).abs() < 1e-12, "{}", found[2].mean);
         assert!((found[2].total() - 190.0 / 90.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn layers_count_where_they_were_measured() {
+        let layers = Tuned {
+            step_ns: Some([30.0, 20.0]),
+            ..program("one", 2, [8.0, 2.0])
+        };
+        assert_eq!(gains(&[layers])[1].total_ns, [60.0, 40.0]);
     }
 }

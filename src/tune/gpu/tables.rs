@@ -84,29 +84,30 @@ pub fn generator(product: &Product) -> String {
     )
 }
 
-/// What a candidate must gain over the cost model's choice, of the time of a link, to be taken.
-/// Products are measured one after the other, without what stands between them in a model, and what
-/// differs by less may differ the other way there.
-const LEAST_GAIN: f64 = 0.02;
-
-/// The candidate that takes the least time on all cards, each measured by its own best, or the cost
-/// model's if that takes hardly more. `None` if none was measured on all of them.
+/// The candidate that takes the least time on all cards, in whole layers where all of them have such
+/// times, each measured by its own best. `None` if none was measured on all of them.
 fn best(entries: &[GpuEntry], product: &Product) -> Option<(usize, String)> {
-    let times = |kernel: &str| {
+    let in_step = |kernel: &str| {
+        let shares = entries.iter().map(|e| e.step.as_ref()?.share(kernel));
+        shares.sum::<Option<f64>>()
+    };
+    let in_link = |kernel: &str| {
         let shares = entries
             .iter()
             .map(|e| Some(e.time(kernel)? / e.best_time()?));
         shares.sum::<Option<f64>>()
     };
-    let candidates = product.candidates.iter().enumerate();
-    let measured = candidates.filter_map(|(n, c)| Some((n, times(&c.spec.name())?)));
-    let measured: Vec<(usize, f64)> = measured.collect();
-    let least = *measured.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let first = measured.iter().find(|(n, _)| *n == 0);
-    let index = match first {
-        Some((n, share)) if *share <= least.1 * (1.0 + LEAST_GAIN) => *n,
-        _ => least.0,
+    let least = |time: &dyn Fn(&str) -> Option<f64>| {
+        let candidates = product.candidates.iter().enumerate();
+        let measured = candidates.filter_map(|(n, c)| {
+            let kernel = c.spec.name();
+            let chosen = entries.iter().any(|e| e.chose(&kernel));
+            Some((n, time(&kernel)?, !chosen))
+        });
+        let least = measured.min_by(|a, b| a.1.total_cmp(&b.1).then(a.2.cmp(&b.2)));
+        least.map(|(n, ..)| n)
     };
+    let index = least(&in_step).or_else(|| least(&in_link))?;
     let mut cards: Vec<&str> = entries.iter().map(|e| &e.gpu.gpu[..]).collect();
     cards.sort_unstable();
     cards.dedup();

@@ -4,7 +4,7 @@ use rabitc_codegen::cuda::plan::GpuOptions;
 
 use super::super::super::cache::Timing;
 use super::super::demand::of_config;
-use super::super::entry::{Gpu, GpuCandidate};
+use super::super::entry::{Gpu, GpuCandidate, StepTime, StepTimes};
 use super::*;
 
 /// The products of a small model.
@@ -16,7 +16,8 @@ fn products() -> Vec<Product> {
 fn demanded(config: &str, arch: SmArch) -> Vec<Product> {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/configs/").to_owned() + config;
     let options = GpuOptions { arch, planes: 16 };
-    of_config(config.as_ref(), &rabitc_passes::Options::default(), options).unwrap()
+    let demand = of_config(config.as_ref(), &rabitc_passes::Options::default(), options);
+    demand.unwrap().plan.products
 }
 
 /// An entry in which the candidates with these numbers take so many nanoseconds.
@@ -35,6 +36,25 @@ fn entry(product: &Product, gpu: &str, times: &[(usize, f64)]) -> GpuEntry {
         },
         problem: product.problem.clone(),
         candidates: times.iter().map(candidate).collect(),
+        step: None,
+    }
+}
+
+/// The same with times in layers, a noise of 1 and the chosen candidate's number.
+fn stepped(entry: GpuEntry, product: &Product, times: &[(usize, f64)], chosen: usize) -> GpuEntry {
+    let kernel = |n: usize| product.candidates[n].spec.name();
+    let times = times.iter().map(|&(n, ns)| StepTime {
+        kernel: kernel(n),
+        time: Timing::of(&[ns]).unwrap(),
+    });
+    GpuEntry {
+        step: Some(StepTimes {
+            positions: 1,
+            chosen: kernel(chosen),
+            noise_ns: 1.0,
+            times: times.collect(),
+        }),
+        ..entry
     }
 }
 
@@ -80,15 +100,39 @@ fn several_cards_are_weighed_by_their_own_best() {
 }
 
 #[test]
-fn what_gains_hardly_anything_is_not_taken() {
+fn layers_decide_where_they_were_measured() {
     let product = &products()[0];
-    let found = |times: &[(usize, f64)]| {
-        let own = entry(product, "Card", times);
-        tables(vec![own], Vec::new()).find(product).map(|(n, _)| n)
+    let found = |entries| tables(entries, Vec::new()).find(product).map(|(n, _)| n);
+    let in_link = entry(product, "A", &[(0, 9.0), (1, 1.0), (2, 5.0)]);
+    let layers = stepped(
+        in_link.clone(),
+        product,
+        &[(0, 90.0), (2, 80.0), (3, 79.5)],
+        2,
+    );
+    assert_eq!(
+        found(vec![layers.clone()]),
+        Some(2),
+        "3 gains no more than noise"
+    );
+    assert_eq!(found(vec![in_link.clone()]), Some(1));
+    // Of two cards: what is least bad, or the same on both; links, where a card has no layers.
+    let other = |times: &[(usize, f64)], chosen| {
+        let other = entry(product, "B", &[(0, 9.0), (1, 1.0)]);
+        stepped(other, product, times, chosen)
     };
-    assert_eq!(found(&[(0, 101.9), (3, 100.0)]), Some(0));
-    assert_eq!(found(&[(0, 102.1), (3, 100.0)]), Some(3));
-    assert_eq!(found(&[(2, 101.0), (3, 100.0)]), Some(3));
+    let both = |times: &[(usize, f64)], chosen| vec![layers.clone(), other(times, chosen)];
+    assert_eq!(found(both(&[(0, 10.0), (2, 30.0)], 0)), Some(0));
+    assert_eq!(found(both(&[(0, 30.0), (2, 30.5), (3, 30.2)], 0)), Some(2));
+    assert_eq!(
+        found(both(&[(5, 30.0)], 5)),
+        Some(1),
+        "no candidate has layers on both"
+    );
+    assert_eq!(
+        found(vec![layers, entry(product, "B", &[(1, 1.0)])]),
+        Some(1)
+    );
 }
 
 #[test]

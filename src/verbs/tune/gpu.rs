@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rabitc::tune::cache::{Cache, default_path};
-use rabitc::tune::gpu::demand::{of_artifact, of_config, options};
+use rabitc::tune::gpu::demand::{Demand, of_artifact, of_config, options};
 use rabitc::tune::gpu::gain::{Gain, gains};
+use rabitc::tune::gpu::step::POSITIONS;
 use rabitc::tune::gpu::{Request, Tuned, TunedProduct, tune};
 use rabitc_codegen::cuda::Compiler;
-use rabitc_codegen::cuda::plan::product::Product;
 use rabitc_rbx::{Artifact, SmArch};
 use rabitc_runtime::cuda::workbench::Workbench;
 use serde_json::{Value, json};
@@ -31,12 +31,12 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     Cache::check(&cache)?;
     let bench = Workbench::open(ordinal)?;
     let compiler = Compiler::new()?;
-    let products = products(args, bench.device().info.arch)?;
-    if products.is_empty() {
+    let demand = demand(args, bench.device().info.arch)?;
+    if demand.plan.products.is_empty() {
         bail!("{}: no layer is residual-binary", args.model().display());
     }
     let request = Request {
-        products: &products,
+        demand: &demand,
         bench: &bench,
         compiler: &compiler,
         budget: args.budget,
@@ -55,8 +55,8 @@ pub fn run(args: &Args, ordinal: usize) -> Result<()> {
     }
 }
 
-/// The products of the model.
-fn products(args: &Args, arch: SmArch) -> Result<Vec<Product>> {
+/// What the model runs.
+fn demand(args: &Args, arch: SmArch) -> Result<Demand> {
     let options = options(arch, &args.activations);
     match (is_artifact(&args.model())?, args.paths) {
         (true, Some(_)) => bail!("--paths: an artifact's paths are what they are"),
@@ -88,6 +88,9 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         ("µs a link", Align::Right),
         ("tuned", Align::Left),
         ("µs a link", Align::Right),
+        ("µs a layer, before", Align::Right),
+        ("after", Align::Right),
+        ("noise", Align::Right),
     ]);
     let mut programs = Table::new(&[
         ("program", Align::Left),
@@ -97,10 +100,17 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         ("tuned, µs a link", Align::Right),
         ("gain", Align::Right),
         ("GB/s", Align::Right),
+        ("cost model, µs a layer", Align::Right),
+        ("tuned, µs a layer", Align::Right),
+        ("gain", Align::Right),
     ]);
+    let micros = |ns: Option<f64>| ns.map_or(String::new(), |ns| format!("{:.2}", ns / 1e3));
     for t in tuned {
         for p in &t.products {
             let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
+            let kernel = |n: usize| &p.entry.candidates[n].kernel[..];
+            let step = p.entry.step.as_ref();
+            let in_step = |n: usize| micros(step.and_then(|s| s.time(kernel(n))));
             products.row([
                 p.entry.problem.clone(),
                 p.entry.candidates.len().to_string(),
@@ -108,6 +118,9 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
                 format!("{:.2}", time(0)),
                 tile(p, p.best),
                 format!("{:.2}", time(p.best)),
+                in_step(0),
+                in_step(p.best),
+                micros(step.map(|s| s.noise_ns)),
             ]);
         }
         let [model, best] = t.link_ns;
@@ -119,13 +132,19 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
             format!("{:.2}", best / 1e3),
             format!("{:.3}×", model / best),
             digits(t.sign_bytes as f64 / best),
+            micros(t.step_ns.map(|[model, _]| model)),
+            micros(t.step_ns.map(|[_, best]| best)),
+            t.step_ns.map_or(String::new(), |[model, best]| {
+                format!("{:.3}×", model / best)
+            }),
         ]);
     }
     let info = &bench.device().info;
     format!(
         "{products}\n{programs}\n{}\n\
-         A link is every product of a program once, with signs from memory. Gains are measured after \
-         the choice.\n{} ({}), {}.\n\
+         A link is every product of a program once, with signs from memory; a layer has everything \
+         between them too, and {POSITIONS} positions cached. Where layers were measured they decide. \
+         Gains are measured after the choice.\n{} ({}), {}.\n\
          All times are in {}: `rabitc compile --tuned` uses them.\n",
         kinds(&gains(tuned)),
         info.name,
@@ -165,6 +184,7 @@ fn json(tuned: &[Tuned], cache: &Path) -> Value {
             "problem": p.entry.problem,
             "gpu": p.entry.gpu,
             "candidates": p.entry.candidates,
+            "step": p.entry.step,
             "cost_model": p.entry.candidates[0].kernel,
             "tuned": p.entry.candidates[p.best].kernel,
         })
@@ -178,6 +198,7 @@ fn json(tuned: &[Tuned], cache: &Path) -> Value {
             "cost_model_ns": t.link_ns[0],
             "tuned_ns": t.link_ns[1],
             "gain": t.link_ns[0] / t.link_ns[1],
+            "layer_ns": t.step_ns,
         })
     });
     let gains = gains(tuned).into_iter().map(|g| {

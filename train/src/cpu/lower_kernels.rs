@@ -31,11 +31,24 @@ pub fn kernel(l: &mut Lower<'_>, step: &KernelStep) -> Done {
     match &step.kernel {
         Kernel::AttentionWithLse(op) => attention::forward(l, op, o, Some(&r[0]), Some(&r[1])),
         Kernel::KlDivergenceWithGrad => losses::kl(l, o, Some(&r[0]), Some(&r[1])),
+        Kernel::CrossEntropyWithGrad => {
+            losses::cross_entropy(l, o, &r[0])?;
+            losses::cross_entropy_grad(l, o, &r[1])
+        }
+        Kernel::SquaredErrorWithGrad(op) => {
+            losses::squared_error(l, op.normalize, o, &r[0]);
+            losses::squared_error_grad(l, op.normalize, o, &r[1]);
+            Ok(())
+        }
         Kernel::RmsNormGrads(op) => {
             rms_norm_grad(l, op.eps, op.unit_offset, o, &r[0]);
             let group = o[1].columns;
             rms_norm_weight_grad(l.beside(), op.eps, group, [&o[0], &o[2]], &r[1]);
             Ok(())
+        }
+        Kernel::RmsNormOfMap(..) | Kernel::RmsNormGradsInMap(..) => {
+            let name = step.kernel.name();
+            Err(l.error(format!("the CPU engine does not join norms: {name}")))
         }
         Kernel::Op(op) => single(l, op, o, &r[0], step.accumulate),
     }

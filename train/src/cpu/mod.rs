@@ -178,6 +178,7 @@ impl Engine for CpuEngine {
             tokens,
             storage: DType::F32,
             trained: self.store.trained_names().map(String::from).collect(),
+            join_norms: false,
         };
         let plan = plan(&widen::widen(graph)?, &options)?;
         let program = lower::lower(&plan, &self.store)?;

@@ -270,6 +270,7 @@ impl Engine for CudaEngine {
             tokens,
             storage: DType::BF16,
             trained,
+            join_norms: true,
         };
         let plan = train::plan(graph, &options).map_err(|e| EngineError::new(e.to_string()))?;
         let program = Program::new(&self.device, plan, &mut self.kernels, &self.blas)?;

@@ -175,7 +175,11 @@ impl Program {
                     return Err(EngineError::new(reason));
                 }
             }
-            let bytes: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
+            // The device waits meanwhile.
+            let mut bytes = Vec::with_capacity(given.len() * 4);
+            given
+                .iter()
+                .for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
             self.fixed.write(self.offsets[i], &bytes).map_err(message)?;
         }
         Ok(())
@@ -303,13 +307,13 @@ fn limits(plan: &Plan) -> Vec<Option<Limit>> {
     let mut limits: Vec<Option<Limit>> = vec![None; plan.values.len()];
     for step in &plan.steps {
         let Step::Kernel(step) = step else { continue };
-        let PlanKernel::Op(op) = &step.kernel else {
-            continue;
-        };
-        let (below, negative) = match op {
-            Op::Embed(_) => (step.operands[0].rows, false),
-            Op::ScatterAdd(_) => (step.results[0].rows, false),
-            Op::CrossEntropy(_) | Op::CrossEntropyGrad(_) => (step.operands[0].columns, true),
+        let (below, negative) = match &step.kernel {
+            PlanKernel::Op(Op::Embed(_)) => (step.operands[0].rows, false),
+            PlanKernel::Op(Op::ScatterAdd(_)) => (step.results[0].rows, false),
+            PlanKernel::CrossEntropyWithGrad
+            | PlanKernel::Op(Op::CrossEntropy(_) | Op::CrossEntropyGrad(_)) => {
+                (step.operands[0].columns, true)
+            }
             _ => continue,
         };
         let limit = &mut limits[step.operands[1].value];

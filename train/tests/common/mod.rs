@@ -85,15 +85,16 @@ pub fn model(folder: &str) -> PathBuf {
     }
 }
 
-/// A random model whose heads have 256 channels, the most that GPU kernels take.
-pub fn widest_heads() -> TempDir {
+/// A random model whose heads have so many channels; GPU kernels take 256 at most.
+pub fn wide_heads(channels: usize) -> TempDir {
     let config = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 96,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": CHANNELS, "vocab_size": 96,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2}"#;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("shape.json");
+    let config = config.replace("CHANNELS", &channels.to_string());
     std::fs::write(&file, config).expect("a file");
     let out = folder.path().join("model");
     synth(&file, &out, &SynthOptions::default(), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));

@@ -10,12 +10,17 @@
 //! max(CHAIN + INPUT + prepare + max(matrix, rest), all) + finish
 //! ```
 //!
+//! or, if it finds no room itself before the kernel ahead has ended, the sum of both sides.
+//!
 //! - `all`: a block's bytes over its share of the bandwidth. `rest`: those of them that it does not
 //!   ask for at once, no faster than what is under way over the latency (Little's law).
 //! - `prepare`: units of 256 inputs that the busiest warp quantises one after the other, each in the
 //!   time of a warp alone, or in its turn among the warps of its scheduler.
-//! - `matrix`: instructions of the busiest scheduler's matrix unit.
+//! - `matrix`: instructions of the busiest scheduler's matrix unit, or the row tiles that a warp counts
+//!   one after the other, each no faster than its steps follow from each other.
 //! - `finish`: results that the busiest thread finishes, and the meeting of a cluster.
+//!
+//! INPUT includes what all blocks read of the input at the same moment, from the L2 cache.
 //!
 //! Where the blocks do not fit onto the card at once, all of it happens once a wave. Clusters are
 //! placed whole within a group of multiprocessors, so some of those stay empty.
@@ -33,14 +38,21 @@ pub struct Kind {
     pub unit: f64,
     /// Seconds of a unit that a scheduler is busy.
     pub turn: f64,
-    /// Seconds in which two blocks of a cluster meet; more take as many times longer as they have
-    /// doublings.
+    /// Seconds in which the blocks of a cluster hand each other their sums.
     pub exchange: f64,
     /// Seconds in which a thread finishes a result.
     pub item: f64,
-    /// Whether the next kernel's blocks find room beside these; where it is not said, they are taken
-    /// to need as much.
-    pub leaves_room: Option<bool>,
+}
+
+/// Whether blocks of successive kernels run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// These find room beside those of the kernel ahead, and the next kernel's beside these.
+    Beside,
+    /// The next kernel's find none, or not everywhere.
+    Crowded,
+    /// These find none before the kernel ahead has ended.
+    Apart,
 }
 
 /// What a launch asks of a card.
@@ -48,6 +60,8 @@ pub struct Kind {
 pub struct Work {
     /// The kernel's kind.
     pub kind: Kind,
+    /// Whether its blocks run beside those of its neighbours.
+    pub room: Room,
     /// Blocks.
     pub blocks: usize,
     /// Blocks of a cluster.
@@ -62,8 +76,12 @@ pub struct Work {
     pub bytes: usize,
     /// Bytes of them that a block has under way at a time, from before the kernel ahead has ended.
     pub in_flight: usize,
+    /// Bytes of the input that a block reads.
+    pub inputs: usize,
     /// Units of 256 inputs that the busiest warp quantises.
     pub units: usize,
+    /// Row tiles that a warp counts one after the other.
+    pub tiles: usize,
     /// Matrix instructions of the busiest scheduler of a block.
     pub matrix: usize,
     /// Results that the busiest thread finishes.
@@ -91,7 +109,11 @@ pub const SCHEDULERS: usize = 4;
 const CHAIN: f64 = 0.2e-6;
 /// Seconds until an input that was just written is in registers, and whatever else every launch
 /// takes.
-const INPUT: f64 = 1.3e-6;
+const INPUT: f64 = 1.1e-6;
+/// Bytes a second that the L2 cache delivers.
+const CACHE_BANDWIDTH: f64 = 5.5e12;
+/// Cycles from a row tile's signs to its sums.
+const TILE: f64 = 115.0;
 /// Cycles that a matrix unit is busy with a binary instruction of 16 × 8 × 256 and what feeds it.
 const MATRIX: f64 = 14.0;
 /// Seconds that a chain loses with a kernel that leaves no room for the next one's blocks.
@@ -147,15 +169,6 @@ impl Card {
         (all as usize / cluster).max(1) * cluster
     }
 
-    /// Whether as many blocks again find room, so that those of the next kernel can begin to fetch.
-    fn has_room(&self, work: &Work, each: usize) -> bool {
-        if let Some(room) = work.kind.leaves_room {
-            return room;
-        }
-        let shared = 2 * each * (work.shared + RESERVED) <= self.shared;
-        shared && 2 * each * work.threads <= self.threads
-    }
-
     /// Seconds that a launch takes in a chain of launches.
     pub fn seconds(&self, work: &Work) -> f64 {
         let at_once = self.blocks_at_once(work);
@@ -172,14 +185,21 @@ impl Card {
         };
         let turns = work.threads.div_ceil(32 * SCHEDULERS) * each;
         let prepare = work.units as f64 * work.kind.unit.max(work.kind.turn * turns as f64);
-        let matrix = (work.matrix * each) as f64 * MATRIX / self.clock;
-        let own = INPUT + prepare + matrix.max(rest);
-        let meeting = work.kind.exchange * f64::from(work.cluster.max(1).ilog2());
+        let in_turn = (work.tiles as f64 * TILE).max((work.matrix * each) as f64 * MATRIX);
+        let matrix = in_turn / self.clock;
+        let input = INPUT + (work.inputs * resident) as f64 / CACHE_BANDWIDTH;
+        let own = input + prepare + matrix.max(rest);
+        let meeting = if work.cluster > 1 {
+            work.kind.exchange
+        } else {
+            0.0
+        };
         let finish = meeting + work.items as f64 * work.kind.item;
 
-        let first = match self.has_room(work, each) {
-            true => (CHAIN + own).max(all),
-            false => CHAIN + own.max(all) + CROWDED,
+        let first = match work.room {
+            Room::Beside => (CHAIN + own).max(all),
+            Room::Crowded => CHAIN + own.max(all) + CROWDED,
+            Room::Apart => CHAIN + own + all,
         };
         first + finish + (waves - 1) as f64 * (own.max(all) + finish)
     }
@@ -198,12 +218,12 @@ mod tests {
         turn: 0.3e-6,
         exchange: 0.1e-6,
         item: 1e-6,
-        leaves_room: None,
     };
 
     fn work() -> Work {
         Work {
             kind: KIND,
+            room: Room::Beside,
             blocks: 120,
             cluster: 8,
             threads: 256,
@@ -211,7 +231,9 @@ mod tests {
             shared: 100 << 10,
             bytes: 98_304,
             in_flight: 81_920,
+            inputs: 8192,
             units: 1,
+            tiles: 10,
             matrix: 100,
             items: 1,
         }
@@ -231,13 +253,16 @@ mod tests {
             time(|w| w.units += 1),
             time(|w| w.items += 1),
             time(|w| w.matrix *= 20),
+            time(|w| w.tiles *= 2),
+            time(|w| w.inputs *= 2),
             time(|w| w.in_flight /= 64),
             time(|w| w.blocks *= 5),
-            time(|w| w.shared *= 2),
+            time(|w| w.room = Room::Crowded),
         ] {
             assert!(more > least, "{more} {least}");
         }
         assert!(time(|w| w.cluster = 1) < least);
+        assert!(time(|w| w.room = Room::Apart) > time(|w| w.room = Room::Crowded));
     }
 
     #[test]
@@ -256,12 +281,12 @@ mod tests {
         // Shared memory lets one block onto a multiprocessor.
         let of = |cluster, blocks| {
             let shared = 200 << 10;
-            time(|w| (w.shared, w.cluster, w.blocks) = (shared, cluster, blocks))
+            time(|w| (w.shared, w.cluster, w.blocks, w.inputs) = (shared, cluster, blocks, 0))
         };
         assert!(of(8, 128) > of(8, 120) + INPUT, "15 clusters of 8 fit");
         assert!(of(1, 133) > of(1, 132) + INPUT, "132 single blocks fit");
         assert_eq!(of(1, 132), of(1, 120));
-        let two_each = time(|w| (w.shared, w.blocks) = (100 << 10, 240));
+        let two_each = time(|w| (w.shared, w.blocks, w.inputs) = (100 << 10, 240, 0));
         assert!(two_each < of(8, 240));
     }
 

@@ -6,7 +6,7 @@
 use rabitc_rbx::SmArch;
 
 use super::cost::{Card, Kind, SCHEDULERS, Work};
-use super::gemv_tile::{self, alone, blocks, most_signs, next, with};
+use super::gemv_tile::{self, room, with};
 use super::product::{Cut, Rounding, Task};
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
 
@@ -16,7 +16,6 @@ const KIND: Kind = Kind {
     turn: 0.1e-6,
     exchange: 0.45e-6,
     item: 0.2e-6,
-    leaves_room: None,
 };
 
 impl Cut for RbGemv {
@@ -75,17 +74,10 @@ fn work(product: &RbGemv, arch: SmArch) -> Work {
     // x and its scales come from the cache, but on the way that signs take.
     let inputs = product.layout.input_tiles().div_ceil(tile.splits) * 256;
     let bytes = signs + inputs * (4 + 2 * product.sets());
-    // One block a multiprocessor, which leaves the next kernel's room and time.
-    let room = tile.alone == alone(product, arch)
-        && tile.next == next(product, arch)
-        && product.grid() <= blocks(arch, tile.splits)
-        && tile.slots * product.stage_bytes() <= most_signs(tile.alone, arch);
     let counted = product.tiles() * product.rounds() * product.steps() * (product.planes / 8);
     Work {
-        kind: Kind {
-            leaves_room: Some(room),
-            ..KIND
-        },
+        kind: KIND,
+        room: room(product, arch),
         blocks: product.grid(),
         cluster: tile.splits,
         threads,
@@ -93,7 +85,9 @@ fn work(product: &RbGemv, arch: SmArch) -> Work {
         shared: product.shared_bytes(),
         bytes,
         in_flight: (tile.slots * product.stage_bytes()).min(signs) + (bytes - signs),
+        inputs: inputs * 4,
         units: product.rounds() * product.steps(),
+        tiles: product.tiles() * product.rounds() * product.steps(),
         matrix: counted * tile.warps.div_ceil(SCHEDULERS),
         items: (product.rows() * product.paired()).div_ceil(tile.splits * tile.warps * 32),
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
 
+use super::super::cost::Room;
 use super::super::product::{COST_MODEL, choose, unmeasured};
 use super::*;
 use crate::cuda::CudaSpec;
@@ -42,17 +43,65 @@ fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {
 #[test]
 fn the_cost_model_takes_what_is_expected_to_be_fastest() {
     let arch: SmArch = "sm_90".parse().unwrap();
-    for (segments, d_in, finish) in [
-        (vec![4096; 3], 4096, Finish::Store),
-        (vec![4096], 4096, Finish::Residual(4096)),
-        (vec![11008; 2], 4096, Finish::Gate(Activation::Silu)),
-        (vec![4096], 11008, Finish::Residual(4096)),
+    let (gate, add) = (Finish::Gate(Activation::Silu), Finish::Residual(4096));
+    for (segments, d_in, finish, tile) in [
+        (vec![4096; 3], 4096, Finish::Store, "s2c66w16d10n"),
+        (vec![4096], 4096, add, "s4c33w8d8"),
+        (vec![11008; 2], 4096, gate, "s2c66w16d6sn"),
+        (vec![4096], 11008, add, "s2c66w16d4"),
     ] {
         let wanted = product(&segments, d_in, finish);
-        let expected = with(&wanted, gemv_tile::choose(&wanted, arch).unwrap());
         let (found, all) = choose(&wanted, arch, "decode", &unmeasured).unwrap();
-        assert_eq!(found.name(), expected.name());
+        let first = with(&wanted, gemv_tile::choose(&wanted, arch).unwrap());
+        assert_eq!(found.name(), first.name());
+        assert!(found.name().ends_with(tile), "{}, not {tile}", found.name());
         assert!(all.candidates.len() > 10, "{}", all.candidates.len());
+    }
+}
+
+#[test]
+fn blocks_that_fit_beside_their_neighbours_are_told_from_others() {
+    let arch: SmArch = "sm_90".parse().unwrap();
+    let tile = |splits, clusters, warps, slots, next| GemvTile {
+        splits,
+        clusters,
+        warps,
+        slots,
+        alone: Alone::No,
+        next,
+    };
+    let (add, at_once, later) = (Finish::Residual(4096), Next::AtOnce, Next::AfterInputs);
+    let room = |d_in, finish, tile| room(&with(&product(&[4096], d_in, finish), tile), arch);
+    for (d_in, tile, expected) in [
+        (4096, tile(4, 33, 8, 8, at_once), Room::Beside),
+        // No registers for a third block beside two.
+        (4096, tile(2, 66, 16, 4, at_once), Room::Crowded),
+        (4096, tile(4, 33, 8, 8, later), Room::Crowded),
+        (4096, tile(2, 128, 8, 2, at_once), Room::Crowded),
+        (4096, tile(4, 33, 16, 8, at_once), Room::Apart),
+        (11008, tile(2, 66, 16, 4, at_once), Room::Beside),
+        (11008, tile(4, 30, 8, 8, at_once), Room::Apart),
+    ] {
+        assert_eq!(room(d_in, add, tile), expected, "{d_in} {tile:?}");
+    }
+    // It leaves room for attention.
+    let qkv = product(&[4096; 3], 4096, Finish::Store);
+    for (slots, expected) in [(10, Room::Beside), (12, Room::Crowded)] {
+        let cut = with(&qkv, tile(2, 66, 16, slots, later));
+        assert_eq!(super::room(&cut, arch), expected, "{slots}");
+    }
+    // It is kept alone or has room for all its signs.
+    let alone = |slots, alone| GemvTile {
+        alone,
+        ..tile(2, 66, 16, slots, later)
+    };
+    let gate = product(&[11008; 2], 4096, Finish::Gate(Activation::Silu));
+    for (tile, expected) in [
+        (alone(6, Alone::Shared), Room::Beside),
+        (alone(7, Alone::Shared), Room::Crowded),
+        (alone(6, Alone::No), Room::Crowded),
+    ] {
+        assert_eq!(super::room(&with(&gate, tile), arch), expected, "{tile:?}");
     }
 }
 

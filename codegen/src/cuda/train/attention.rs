@@ -4,10 +4,10 @@ use rabitc_ir::DType;
 use rabitc_ir::ops::attention_train_grad::AttentionTrainGrad;
 
 use super::kernel::{heads, refuse};
-use super::{Arg, Lower, line};
+use super::{Arg, Lower};
 use crate::CodegenError;
 use crate::cuda::kernels::train::attention::{Attention, Heads, MOST_CHANNELS};
-use crate::cuda::kernels::train::attention_grad::{AttentionDelta, AttentionGrad};
+use crate::cuda::kernels::train::attention_grad::{AttentionGradPositions, AttentionGradQueries};
 use crate::train::{KernelStep, View};
 
 impl Lower<'_> {
@@ -60,25 +60,26 @@ impl Lower<'_> {
         let to = step.results[0];
         let heads = heads!(op, q.rows);
         self.check_heads(step, &heads)?;
-        let sums = AttentionDelta {
-            head_dim: op.head_dim,
-            y: self.layout(y),
-            dy: self.layout(dy),
+        let operands = [q, k, v, dy].map(|v| self.layout(v));
+        let [y_layout, out] = [y, to].map(|v| self.layout(v));
+        let parts = self.scratch(q.rows * op.n_heads * 8);
+        let queries = AttentionGradQueries {
+            heads,
+            operands,
+            y: y_layout,
+            out,
         };
-        let delta = self.scratch(q.rows * op.n_heads * 4);
-        let args = vec![Arg::View(y), Arg::View(dy), delta];
-        self.launch(&sums, line(sums.blocks()), args);
-        for of_queries in [true, false] {
-            let spec = AttentionGrad {
-                heads,
-                operands: [q, k, v, dy].map(|v| self.layout(v)),
-                out: self.layout(to),
-                of_queries,
-            };
-            let mut args = Self::views(&[q, k, v, dy, lse]);
-            args.extend([delta, Arg::View(to)]);
-            self.launch(&spec, spec.grid(), args);
-        }
+        let mut args = Self::views(&[q, k, v, dy, y, lse]);
+        args.extend([parts, Arg::View(to)]);
+        self.launch(&queries, queries.grid(), args);
+        let positions = AttentionGradPositions {
+            heads,
+            operands,
+            out,
+        };
+        let mut args = Self::views(&[q, k, v, dy]);
+        args.extend([parts, Arg::View(to)]);
+        self.launch(&positions, positions.grid(), args);
         Ok(())
     }
 }

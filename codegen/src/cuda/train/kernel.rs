@@ -7,8 +7,6 @@ use crate::CodegenError;
 use crate::cuda::kernels::train::attention::Heads;
 use crate::cuda::kernels::train::column_sum::ColumnSum;
 use crate::cuda::kernels::train::embed::Embed;
-use crate::cuda::kernels::train::rms_norm::RmsNorm;
-use crate::cuda::kernels::train::rms_norm_grad::RmsNormGrad;
 use crate::cuda::kernels::train::rope::{Rope, RopeTable};
 use crate::cuda::kernels::train::scatter_add::ScatterAdd;
 use crate::train::{Kernel, KernelStep, View};
@@ -45,10 +43,25 @@ impl Lower<'_> {
                 self.divergence(o, Some(to), Some(step.results[1]));
                 Ok(())
             }
+            Kernel::CrossEntropyWithGrad => {
+                self.cross_entropy(o, Some(to), Some(step.results[1]));
+                Ok(())
+            }
+            Kernel::SquaredErrorWithGrad(op) => {
+                self.squared_error(o, Some(to), Some(step.results[1]), op.normalize);
+                Ok(())
+            }
             Kernel::RmsNormGrads(op) => {
-                let weight = Some((o[1], to));
-                let dweight = Some(step.results[1]);
-                self.norm_grad(o[0], o[2], weight, dweight, (op.eps, op.unit_offset))
+                self.norm_grad([o[0], o[1], o[2]], to, Some(step.results[1]), op);
+                Ok(())
+            }
+            Kernel::RmsNormOfMap(op, map) => {
+                self.norm_of_map(step, op, map);
+                Ok(())
+            }
+            Kernel::RmsNormGradsInMap(op, map) => {
+                self.norm_grads_in_map(step, op, map);
+                Ok(())
             }
             Kernel::Op(op) => self.op(step, op, o, to),
         }
@@ -58,14 +71,9 @@ impl Lower<'_> {
         match op {
             Op::Embed(op) => self.embed(o, to, op.scale),
             Op::ScatterAdd(op) => self.scatter_add(o, to, op.scale, step.accumulate),
-            Op::RmsNorm(op) => self.norm(o, to, op.eps, op.unit_offset),
-            Op::RmsNormGrad(op) => {
-                let weight = Some((o[1], to));
-                return self.norm_grad(o[0], o[2], weight, None, (op.eps, op.unit_offset));
-            }
-            Op::RmsNormWeightGrad(op) => {
-                return self.norm_grad(o[0], o[1], None, Some(to), (op.eps, false));
-            }
+            Op::RmsNorm(op) => self.norm([o[0], o[1]], to, op),
+            Op::RmsNormGrad(op) => self.norm_grad([o[0], o[1], o[2]], to, None, op),
+            Op::RmsNormWeightGrad(op) => self.norm_weight_grad([o[0], o[1]], to, op.eps),
             Op::RopeTable(op) => self.rope_table(o, to, op.attention_factor),
             Op::Rope(_) => self.rope(o, to, false),
             Op::RopeGrad(_) => self.rope(o, to, true),
@@ -78,11 +86,11 @@ impl Lower<'_> {
             Op::AttentionTrainGrad(op) => return self.attention_grad(step, op),
             Op::KlDivergence(_) => self.divergence(o, Some(to), None),
             Op::KlDivergenceGrad(_) => self.divergence(o, None, Some(to)),
-            Op::CrossEntropy(_) => self.cross_entropy(o, to),
-            Op::CrossEntropyGrad(_) => self.cross_entropy_grad(o, to),
+            Op::CrossEntropy(_) => self.cross_entropy(o, Some(to), None),
+            Op::CrossEntropyGrad(_) => self.cross_entropy(o, None, Some(to)),
             Op::Sample(_) => self.sample(o, to),
-            Op::SquaredError(op) => self.squared_error(o, to, op.normalize),
-            Op::SquaredErrorGrad(op) => self.squared_error_grad(o, to, op.normalize),
+            Op::SquaredError(op) => self.squared_error(o, Some(to), None, op.normalize),
+            Op::SquaredErrorGrad(op) => self.squared_error(o, None, Some(to), op.normalize),
             Op::EffectiveWeight(op) => {
                 self.check_scales(step, &o[..2])?;
                 self.effective_weight(o, to, op.derive);
@@ -120,61 +128,7 @@ impl Lower<'_> {
             scale,
             accumulate,
         };
-        self.launch(&spec, line(to.rows), Self::views(&[o[0], o[1], to]));
-    }
-
-    fn norm(&mut self, o: &[View], to: View, eps: f32, unit_offset: bool) {
-        let spec = RmsNorm {
-            x: self.layout(o[0]),
-            weight: self.dtype(o[1]),
-            out: self.layout(to),
-            group: o[1].columns,
-            eps,
-            unit_offset,
-        };
         self.launch(&spec, line(spec.blocks()), Self::views(&[o[0], o[1], to]));
-    }
-
-    /// Gradients of a norm: that of x, given its weight, and that of the weight.
-    fn norm_grad(
-        &mut self,
-        x: View,
-        dy: View,
-        weight: Option<(View, View)>,
-        dweight: Option<View>,
-        (eps, unit_offset): (f32, bool),
-    ) -> Result<(), CodegenError> {
-        let group = weight
-            .map(|(w, _)| w.columns)
-            .or(dweight.map(|d| d.columns));
-        let spec = RmsNormGrad {
-            x: self.layout(x),
-            dy: self.layout(dy),
-            dx: weight.map(|(w, dx)| (self.dtype(w), self.layout(dx))),
-            dweight: dweight.is_some(),
-            group: group.unwrap_or(x.columns),
-            eps,
-            unit_offset,
-        };
-        let mut args = Self::views(&[x, dy]);
-        args.extend(weight.iter().flat_map(|(w, dx)| Self::views(&[*w, *dx])));
-        let parts = dweight.map(|_| self.scratch(spec.blocks() * spec.group * 4));
-        args.extend(parts);
-        self.launch(&spec, line(spec.blocks()), args);
-        if let (Some(parts), Some(to)) = (parts, dweight) {
-            let (rows, columns) = (spec.blocks(), spec.group);
-            let chunk = rows;
-            let x = super::Layout {
-                dtype: DType::F32,
-                rows,
-                columns,
-                stride: columns,
-                vector: 1,
-            };
-            let sum = ColumnSum { x, chunk };
-            self.launch(&sum, sum.grid(), vec![parts, Arg::View(to)]);
-        }
-        Ok(())
     }
 
     fn rope_table(&mut self, o: &[View], to: View, factor: f32) {

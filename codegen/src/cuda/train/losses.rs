@@ -3,11 +3,11 @@
 use rabitc_ir::ops::squared_error::Normalize;
 
 use super::{Arg, Lower, line};
-use crate::cuda::kernels::train::cross_entropy::CrossEntropy;
+use crate::cuda::kernels::train::cross_entropy::{CrossEntropy, LabelCount};
 use crate::cuda::kernels::train::kl_divergence::KlDivergence;
 use crate::cuda::kernels::train::row_reduce::{Reduce, RowReduce};
 use crate::cuda::kernels::train::sample::Sample;
-use crate::cuda::kernels::train::squared_error::{SquaredError, SquaredErrorGrad};
+use crate::cuda::kernels::train::squared_error::SquaredError;
 use crate::train::View;
 
 impl Lower<'_> {
@@ -34,20 +34,27 @@ impl Lower<'_> {
         }
     }
 
-    pub(super) fn cross_entropy(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), None);
-        let pairs = self.scratch(o[0].rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        let spec = CrossEntropy { logits, gradient };
-        self.launch(&spec, line(o[0].rows), args);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    pub(super) fn cross_entropy_grad(&mut self, o: &[View], to: View) {
-        let (logits, gradient) = (self.layout(o[0]), Some(self.layout(to)));
-        let spec = CrossEntropy { logits, gradient };
-        let args = Self::views(&[o[0], o[1], o[2], to]);
-        self.launch(&spec, line(o[0].rows), args);
+    /// The loss of logits and labels and its gradient, as far as asked for.
+    pub(super) fn cross_entropy(&mut self, o: &[View], loss: Option<View>, gradient: Option<View>) {
+        let spec = CrossEntropy {
+            logits: self.layout(o[0]),
+            loss: loss.is_some(),
+            gradient: gradient.map(|g| self.layout(g)),
+        };
+        let rows = o[0].rows;
+        let mut args = Self::views(&o[..2]);
+        if let Some(gradient) = gradient {
+            let count = self.scratch(4);
+            let labels = vec![Arg::View(o[1]), count];
+            self.launch(&LabelCount { rows }, line(1), labels);
+            args.extend([Arg::View(o[2]), count, Arg::View(gradient)]);
+        }
+        let pairs = loss.map(|_| self.scratch(rows * 8));
+        args.extend(pairs);
+        self.launch(&spec, line(rows), args);
+        if let (Some(pairs), Some(loss)) = (pairs, loss) {
+            self.reduce(rows, pairs, Reduce::Ratio, Arg::View(loss));
+        }
     }
 
     pub(super) fn sample(&mut self, o: &[View], to: View) {
@@ -56,39 +63,46 @@ impl Lower<'_> {
         self.launch(&Sample { logits }, line(o[0].rows), args);
     }
 
-    /// The pairs that a squared error is the ratio of.
-    pub(super) fn error_pairs(&mut self, o: &[View], normalize: Normalize) -> Arg {
+    /// A squared error and its gradient, as far as asked for. They are in one kernel, but for a gradient
+    /// that is divided by what all rows have together.
+    pub(super) fn squared_error(
+        &mut self,
+        o: &[View],
+        loss: Option<View>,
+        gradient: Option<View>,
+        normalize: Normalize,
+    ) {
         let spec = SquaredError {
             x: self.layout(o[0]),
             target: self.layout(o[1]),
             normalize,
+            loss: loss.is_some(),
+            gradient: gradient.map(|g| self.layout(g)),
         };
-        let rows = o[0].rows;
-        let pairs = self.scratch(rows * 8);
-        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
-        self.launch(&spec, line(rows.div_ceil(8)), args);
-        pairs
-    }
-
-    pub(super) fn squared_error(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let pairs = self.error_pairs(o, normalize);
-        self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(to));
-    }
-
-    pub(super) fn squared_error_grad(&mut self, o: &[View], to: View, normalize: Normalize) {
-        let mut args = Self::views(&[o[0], o[1], o[2], to]);
-        if normalize == Normalize::Target {
-            let pairs = self.error_pairs(o, normalize);
-            let total = self.scratch(4);
-            self.reduce(o[0].rows, pairs, Reduce::Second, total);
-            args.push(total);
+        let total = gradient.filter(|_| normalize == Normalize::Target);
+        let total = total.map(|_| self.energy(&spec, o));
+        let mut args = Self::views(&o[..2]);
+        args.extend(gradient.iter().flat_map(|g| Self::views(&[o[2], *g])));
+        args.extend(total);
+        let pairs = loss.map(|_| self.scratch(o[0].rows * 8));
+        args.extend(pairs);
+        self.launch(&spec, line(spec.blocks()), args);
+        if let (Some(pairs), Some(loss)) = (pairs, loss) {
+            self.reduce(o[0].rows, pairs, Reduce::Ratio, Arg::View(loss));
         }
-        let spec = SquaredErrorGrad {
-            x: self.layout(o[0]),
-            target: self.layout(o[1]),
-            out: self.layout(to),
-            normalize,
+    }
+
+    /// The energy of a squared error's target.
+    fn energy(&mut self, spec: &SquaredError, o: &[View]) -> Arg {
+        let spec = SquaredError {
+            loss: true,
+            gradient: None,
+            ..spec.clone()
         };
-        self.launch(&spec, line(o[0].rows.div_ceil(8)), args);
+        let (pairs, total) = (self.scratch(o[0].rows * 8), self.scratch(4));
+        let args = vec![Arg::View(o[0]), Arg::View(o[1]), pairs];
+        self.launch(&spec, line(spec.blocks()), args);
+        self.reduce(o[0].rows, pairs, Reduce::Second, total);
+        total
     }
 }

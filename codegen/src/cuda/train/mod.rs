@@ -4,6 +4,7 @@ mod attention;
 mod cores;
 mod kernel;
 mod losses;
+mod norms;
 
 use rabitc_ir::DType;
 use rabitc_rbx::SmArch;
@@ -118,8 +119,9 @@ impl Lower<'_> {
         self.out.launches.push(Launch { source, grid, args });
     }
 
-    fn map(&mut self, map: &Map) -> Result<(), CodegenError> {
-        let spec = MapKernel {
+    /// The kernel of a map, or what another kernel has of it.
+    fn map_kernel(&self, map: &Map) -> MapKernel {
+        MapKernel {
             rows: map.rows,
             columns: map.columns,
             operands: map.operands.iter().map(|v| self.layout(*v)).collect(),
@@ -129,7 +131,11 @@ impl Lower<'_> {
                 .iter()
                 .map(|s| (s.term, self.layout(s.to), s.accumulate))
                 .collect(),
-        };
+        }
+    }
+
+    fn map(&mut self, map: &Map) -> Result<(), CodegenError> {
+        let spec = self.map_kernel(map);
         let args = map.operands.iter().chain(map.stores.iter().map(|s| &s.to));
         let args = args.map(|v| Arg::View(*v)).collect();
         self.launch(&spec, line(spec.blocks()), args);

@@ -210,23 +210,27 @@ impl Lower<'_> {
         };
         let (kernel, first, second) = match (self.graph.op(id), self.graph.op(other)) {
             (Op::AttentionTrain(op), _) => (Kernel::AttentionWithLse(op.clone()), id, other),
-            (Op::KlDivergence(_), _) => {
-                let dloss = self.graph.operands(other)[2];
-                if self.known_scalar(dloss)?.is_none() {
-                    return Ok(false);
-                }
+            (Op::KlDivergence(_), _) if self.is_known(other, 2)? => {
                 (Kernel::KlDivergenceWithGrad, id, other)
+            }
+            (Op::CrossEntropy(_), _) if self.is_known(other, 2)? => {
+                (Kernel::CrossEntropyWithGrad, id, other)
+            }
+            (Op::SquaredError(_), Op::SquaredErrorGrad(op)) if self.is_known(other, 2)? => {
+                (Kernel::SquaredErrorWithGrad(op.clone()), id, other)
             }
             (Op::RmsNormGrad(op), _) => (Kernel::RmsNormGrads(op.clone()), id, other),
             (_, Op::RmsNormGrad(op)) => (Kernel::RmsNormGrads(op.clone()), other, id),
             _ => return Ok(false),
         };
         let operands = match kernel {
-            Kernel::KlDivergenceWithGrad => self.graph.operands(second),
+            Kernel::KlDivergenceWithGrad
+            | Kernel::CrossEntropyWithGrad
+            | Kernel::SquaredErrorWithGrad(_) => self.graph.operands(second),
             _ => self.graph.operands(first),
         };
-        let there =
-            |o: &NodeId| self.views.contains_key(o) || matches!(self.graph.op(*o), Op::Weight(_));
+        let source = |o| matches!(self.graph.op(o), Op::Weight(_) | Op::Input(_));
+        let there = |o: &NodeId| self.views.contains_key(o) || source(*o);
         if !operands.iter().all(there) {
             return Ok(false);
         }
@@ -234,6 +238,12 @@ impl Lower<'_> {
         let results = vec![self.result(first)?, self.result(second)?];
         self.push(id, kernel, operands, results, false);
         Ok(true)
+    }
+
+    /// Whether an operand of `id` is a number that is known. It is one of the plan's values then.
+    fn is_known(&mut self, id: NodeId, operand: usize) -> Result<bool, CodegenError> {
+        let operand = self.graph.operands(id)[operand];
+        Ok(self.known_scalar(operand)?.is_some())
     }
 
     pub(super) fn check_sequences(&self, id: NodeId, op: &Op) -> Result<(), CodegenError> {

@@ -3,13 +3,12 @@
 /// Where this block works, and the request of its signs, which need not wait for the kernel ahead.
 pub const BEGIN: &str = r#"
   extern __shared__ __align__(128) u8 shared[];
-  float* const partial = (float*)(shared + PARTIAL_AT);  // [set][chunk warp][row of the cluster]
+  float* const partial = (float*)(shared + PARTIAL_AT);  // [set][chunk warp][SUMS: row of the cluster]
   float* const g_rows = (float*)(shared + G_AT);
   float* const squares = (float*)(shared + SQUARES_AT);
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, t = lane & 3;
-  uint4* const staging = (uint4*)(shared + STAGING_AT) + warp * 32 + lane;
   uint4* const ring = (uint4*)shared + warp * SLOTS * STEPS * 32 + lane;
 
   // This cluster's row tiles, this block's inputs, this warp's path and share of the inputs.
@@ -23,6 +22,9 @@ pub const BEGIN: &str = r#"
   const int first_chunk = split * CHUNKS / SPLITS;
   const int chunks = (split + 1) * CHUNKS / SPLITS - first_chunk;
   const int set_warp = warp % SET_WARPS, chunk_warp = warp / SET_WARPS;
+  // In a single round, planes go through where the warp's own sums will be.
+  uint4* const staging = (ROUNDS == 1 ? (uint4*)(partial + (set_warp * CHUNK_WARPS + chunk_warp) * SUMS)
+                                      : (uint4*)(shared + STAGING_AT) + warp * 32) + lane;
 
   if (NEXT_AT_ONCE) allow_next();
   const u32 inbox_full = (u32)__cvta_generic_to_shared(shared + INBOX_FULL_AT);
@@ -159,7 +161,7 @@ pub const COUNT: &str = r#"
 
     // 2 Σ_{sign +} q − Σ q for the rows of a tile; the four lanes of a row hold different planes.
     const int set = set_of(round);
-    float* const sums = partial + (set * CHUNK_WARPS + chunk_warp) * TILES * 16 + (t & 1) * 8 + (lane >> 2);
+    float* const sums = partial + (set * CHUNK_WARPS + chunk_warp) * SUMS + (t & 1) * 8 + (lane >> 2);
     auto count = [&](int tile, const uint4* words) {
       int low[4] = {0, 0, 0, 0}, high[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -245,7 +247,7 @@ pub const FINISH: &str = r#"
         if (PATHS * CHUNK_WARPS % SHARE != 0 && at >= PATHS * CHUNK_WARPS) break;
         const int path = at / CHUNK_WARPS;
         v = fmaf(g_rows[((tile * SEGMENTS + in_segment) * PATHS + path) * 16 + (row & 15)],
-                 partial[((in_segment * PATHS) * CHUNK_WARPS + at) * TILES * 16 + row], v);
+                 partial[((in_segment * PATHS) * CHUNK_WARPS + at) * SUMS + row], v);
       }
     }
 #pragma unroll

@@ -20,7 +20,7 @@ mod body;
 mod exchange;
 mod shape;
 
-pub use shape::HALF_SHARED;
+pub use shape::{HALF_SHARED, REGISTERS};
 
 use rabitc_rbx::SmArch;
 
@@ -187,7 +187,7 @@ impl RbGemv {
     }
 
     /// Constants that follow from how the work is cut.
-    fn cut(&self) -> [(&'static str, usize); 16] {
+    fn cut(&self) -> [(&'static str, usize); 17] {
         let t = &self.tile;
         [
             ("SPLITS", t.splits),
@@ -206,6 +206,7 @@ impl RbGemv {
             ("SHARE", self.share()),
             ("ITEMS", self.rows() * self.paired() * self.share()),
             ("OWNED", self.rows() / t.splits),
+            ("SUMS", self.sums()),
         ]
     }
 

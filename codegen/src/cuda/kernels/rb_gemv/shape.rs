@@ -21,7 +21,7 @@ pub const HALF_SHARED: usize = 115 << 10;
 
 /// Bytes of signs that a block has under way, where it begins to fetch beside the kernel ahead: what
 /// keeps the memory busy over its latency, so that what that kernel reads does not wait for more.
-const UNDER_WAY: usize = 32 << 10;
+const UNDER_WAY: usize = 16 << 10;
 /// Bytes of a barrier in shared memory.
 const BARRIER_BYTES: usize = 8;
 
@@ -115,6 +115,15 @@ impl RbGemv {
         self.tiles() * TILE_ROWS
     }
 
+    /// Numbers of a warp in the place of its sums, through which its planes go too if there is a
+    /// single round.
+    pub(super) fn sums(&self) -> usize {
+        match self.rounds() {
+            1 => self.rows().max(TILE_BYTES / 4),
+            _ => self.rows(),
+        }
+    }
+
     /// Lanes that add up a row: a power of two, as many as there are threads for, and whole warps.
     pub(super) fn share(&self) -> usize {
         let (values, sums) = (
@@ -145,9 +154,14 @@ impl RbGemv {
     /// Byte offsets in shared memory behind the signs, in the order of [`PLACES`], and the end.
     pub(super) fn places(&self) -> [usize; 8] {
         let t = &self.tile;
+        let staging = if self.rounds() == 1 {
+            0
+        } else {
+            t.warps * TILE_BYTES
+        };
         let sizes = [
-            t.warps * TILE_BYTES,
-            self.sets() * self.chunk_warps() * self.rows() * 4,
+            staging,
+            self.sets() * self.chunk_warps() * self.sums() * 4,
             self.rows() * self.sets() * 4,
             t.warps * 4,
             if t.splits > 1 {

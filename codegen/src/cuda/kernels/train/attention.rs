@@ -5,7 +5,7 @@
 
 use rabitc_rbx::SmArch;
 
-use super::attention_tiles::{MATRIX, TILE, by_queries, passing};
+use super::attention_tiles::{MATRIX, PUT_ONE, PUT_TWO, TILE, WARPS, at_once, by_queries, passing};
 use super::{Layout, builder, finish, output};
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, Source};
 
@@ -66,8 +66,14 @@ impl Heads {
             .flag(&format!("{name}_WHOLE"), whole)
     }
 
-    /// The constants, and what the kernels share.
-    pub(super) fn constants(&self, b: Builder) -> Builder {
+    /// How results are stored: two neighbours at once where they lie so.
+    pub(super) fn stored(&self, b: Builder, to: Layout) -> Builder {
+        let at_once = to.vector >= 2 && self.head_dim.is_multiple_of(2);
+        b.helper(if at_once { PUT_TWO } else { PUT_ONE })
+    }
+
+    /// The constants, and what the kernels share; so many rows pass through shared memory at once.
+    pub(super) fn constants(&self, b: Builder, passing: usize) -> Builder {
         b.int("HEADS", self.n_heads)
             .int("KV_HEADS", self.n_kv_heads)
             .int("GROUP", self.n_heads / self.n_kv_heads)
@@ -75,6 +81,9 @@ impl Heads {
             .int("CHANNELS", self.channels())
             .int("SEQ_LEN", self.seq_len)
             .int("WINDOW", self.window)
+            .int("THREADS", 32 * WARPS)
+            .int("TILE", TILE)
+            .int("PASSING", passing)
             .float("CAP", self.softcap)
             .float("SCALE", self.scale)
             .helper(ACTIVATIONS)
@@ -82,7 +91,8 @@ impl Heads {
     }
 }
 
-/// Attention: y and ln Σ exp(score); blocks go over 64 queries (x), heads (y) and sequences (z).
+/// Attention: y and ln Σ exp(score); blocks go over heads (x), sequences (y) and 64
+/// queries (z).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// The heads.
@@ -99,8 +109,8 @@ impl Attention {
     /// Blocks of a launch.
     pub fn grid(&self) -> [u32; 3] {
         let heads = &self.heads;
-        let queries = heads.seq_len.div_ceil(TILE);
-        [queries, heads.n_heads, heads.sequences()].map(|n| n as u32)
+        let blocks = heads.seq_len.div_ceil(TILE);
+        [heads.n_heads, heads.sequences(), blocks].map(|n| n as u32)
     }
 }
 
@@ -116,12 +126,11 @@ impl CudaSpec for Attention {
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let passing = passing(self.heads.channels());
-        let mut b = self.heads.constants(builder(self.name(), arch, 128));
-        b = b
+        let passing = passing(self.heads.channels(), 128);
+        let b = builder(self.name(), arch, 32 * WARPS as u32);
+        let b = b.min_blocks(at_once(self.heads.channels(), 3));
+        let mut b = (self.heads.constants(b, passing).helper(ATTEND))
             .shared(4 * passing * (self.heads.channels() + 8) * 2)
-            .int("TILE", TILE)
-            .int("PASSING", passing)
             .flag("LSE", self.lse);
         for (name, x) in ["Q", "K", "V"].into_iter().zip(self.qkv) {
             b = self.heads.rows(b, name, x);
@@ -130,9 +139,11 @@ impl CudaSpec for Attention {
             .param("const u16", "q")
             .param("const u16", "k")
             .param("const u16", "v");
-        let mut body = by_queries(START, BODY);
+        let mut body = by_queries(START, EACH, END);
         if let Some(y) = self.y {
-            b = output(b.int("Y_STRIDE", y.stride), "y", y.dtype);
+            b = self
+                .heads
+                .stored(output(b.int("Y_STRIDE", y.stride), "y", y.dtype), y);
             body = body.replace("$STORE", STORE);
         }
         finish(
@@ -144,76 +155,81 @@ impl CudaSpec for Attention {
 
 const STORE: &str = r#"
     const float inverse = 1.0f / sum[half];
+    const size_t at = (first_row + query) * Y_STRIDE + head * HEAD_DIM;
 #pragma unroll
-    for (int i = 0; i < TILES; i++)
-#pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const int c = i * 8 + t * 2 + j;
-        const float value[1] = {mix[i][half * 2 + j] * inverse};
-        if (c < HEAD_DIM) write_y(1, value, (first_row + query) * Y_STRIDE + head * HEAD_DIM + c);
-      }"#;
+    for (int i = 0; i < TILES; i++) {
+      const float two[2] = {mix[i][half * 2] * inverse, mix[i][half * 2 + 1] * inverse};
+      PUT(y, two, at, i * 8 + t * 2);
+    }"#;
 
 /// What a block reads of its queries.
 const START: &str = r#"
   u32 queries[STEPS][4];
-#pragma unroll
-  for (int s = 0; s < STEPS; s++)
-#pragma unroll
-    for (int r = 0; r < 4; r++)
-      queries[s][r] = two<Q_WHOLE>(q_rows, Q_STRIDE, query0 + (r & 1) * 8, SEQ_LEN, s * 16 + t * 2 + (r >> 1) * 8);
-  float mix[TILES][4], most[2] = {-1e30f, -1e30f}, sum[2] = {0.0f, 0.0f};
+  load_rows<Q_WHOLE>(queries, q_rows, Q_STRIDE, own_query);
+  float mix[TILES][4], most[2] = {NONE, NONE}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int i = 0; i < TILES; i++) mix[i][0] = mix[i][1] = mix[i][2] = mix[i][3] = 0.0f;
 "#;
 
-/// The mean of the values, from each part of the positions. Scores and their maxima are held times
-/// log₂ e, so that powers of two do.
-const BODY: &str = r#"
-    float score[BLOCKS][4], highest[2] = {most[0], most[1]};
+const EACH: &str =
+    "attend<MASKED>(mix, most, sum, queries, key_rows, value_rows, first, own_query)";
+
+/// The mean of the values, from a part of the positions.
+const ATTEND: &str = r#"
+#define NONE (-__int_as_float(0x7f800000))
+template <bool MASKED> __device__ __forceinline__ void attend(float (&mix)[TILES][4], float (&most)[2], float (&sum)[2],
+    const u32 (&queries)[STEPS][4], const u16* key_rows, const u16* value_rows, int first, int own_query) {
+  const int row8 = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3, last_query = own_query + 15;
+  float score[BLOCKS][4], base[2], highest[2] = {most[0], most[1]};
 #pragma unroll
-    for (int b = 0; b < BLOCKS; b++) {
-      score[b][0] = score[b][1] = score[b][2] = score[b][3] = 0.0f;
-      if (first + b * 8 <= last_query) times_rows(score[b], queries, key_rows + b * 8 * PITCH);
+  for (int b = 0; b < BLOCKS; b++) {
+    score[b][0] = score[b][1] = score[b][2] = score[b][3] = 0.0f;
+    if (!MASKED || first + b * 8 <= last_query) times_rows(score[b], queries, key_rows + b * 8 * PITCH);
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const int position = first + b * 8 + t * 2 + (j & 1), own = query0 + (j >> 1) * 8;
-        score[b][j] = sees(own, position) ? bounded(score[b][j]) * LOG2E : -1e30f;
-        highest[j >> 1] = fmaxf(highest[j >> 1], score[b][j]);
-      }
+    for (int j = 0; j < 4; j++) {
+      float& s = score[b][j];
+      s = scored(s);
+      if (MASKED && !sees(own_query + row8 + (j >> 1) * 8, first + b * 8 + t * 2 + (j & 1))) s = NONE;
+      highest[j >> 1] = fmaxf(highest[j >> 1], s);
     }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      highest[half] = fmaxf(highest[half], __shfl_xor_sync(~0u, highest[half], 1));
-      highest[half] = fmaxf(highest[half], __shfl_xor_sync(~0u, highest[half], 2));
-      const float keep = power2(most[half] - highest[half]);
-      most[half] = highest[half];
-      sum[half] *= keep;
-#pragma unroll
-      for (int i = 0; i < TILES; i++) { mix[i][half * 2] *= keep; mix[i][half * 2 + 1] *= keep; }
-    }
-#pragma unroll
-    for (int b = 0; b < BLOCKS; b++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        const float e = score[b][j] > -1e29f ? power2(score[b][j] - most[j >> 1]) : 0.0f;
-        score[b][j] = e;
-        sum[j >> 1] += e;
-      }
-#pragma unroll
-    for (int b = 0; b < BLOCKS; b += 2) {
-      if (first + b * 8 > last_query) continue;
-      u32 weights[4];
-      as_left(weights, score[b], score[b + 1]);
-      times_columns(mix, weights, value_rows + b * 8 * PITCH);
-    }
-    __syncthreads();
   }
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float high = highest[half];
+    high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
+    high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
+    base[half] = MASKED && high == NONE ? 0.0f : high * EXPONENT;
+    const float keep = power2(fmaf(most[half], EXPONENT, -base[half]));
+    most[half] = high;
+    sum[half] *= keep;
+#pragma unroll
+    for (int i = 0; i < TILES; i++) { mix[i][half * 2] *= keep; mix[i][half * 2 + 1] *= keep; }
+  }
+#pragma unroll
+  for (int b = 0; b < BLOCKS; b++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const float e = power2(fmaf(score[b][j], EXPONENT, -base[j >> 1]));
+      score[b][j] = e;
+      sum[j >> 1] += e;
+    }
+#pragma unroll
+  for (int b = 0; b < BLOCKS; b += 2) {
+    if (MASKED && first + b * 8 > last_query) continue;
+    u32 weights[4];
+    as_left(weights, score[b], score[b + 1]);
+    times_columns(mix, weights, value_rows + b * 8 * PITCH);
+  }
+}
+"#;
+
+const END: &str = r#"
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
     sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
     const int query = query0 + half * 8;
     if (query >= SEQ_LEN) continue;
-    if (LSE && t == 0) lse[(first_row + query) * HEADS + head] = most[half] / LOG2E + logf(sum[half]);$STORE
+    if (LSE && t == 0) lse[(first_row + query) * HEADS + head] = most[half] * (EXPONENT / LOG2E) + logf(sum[half]);$STORE
   }
 "#;

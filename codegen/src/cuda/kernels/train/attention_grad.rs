@@ -1,299 +1,341 @@
 //! The gradient of attention over whole sequences, on bf16 tensor cores.
 //!
-//! Three kernels, so that every sum has one owner: D = rowsum(dy ⊙ y) of every row and head; dq,
-//! by queries; dk and dv, by positions, over all query heads that read them. P is computed again
-//! from the logarithms of its sums (Dao, arXiv 2307.08691).
+//! Two kernels, so that every sum has one owner: D = rowsum(dy ⊙ y) and dq, by queries; then dk and
+//! dv, by positions, over all query heads that read them. P is computed again from the logarithms of
+//! its sums (Dao, arXiv 2307.08691).
 
 use rabitc_rbx::SmArch;
 
 use super::attention::Heads;
-use super::attention_tiles::{TILE, by_queries, passing};
-use super::{Layout, builder, finish, input, output};
-use crate::cuda::source::{Builder, CudaSpec, REDUCTIONS, Source};
+use super::attention_tiles::{TILE, WARPS, at_once, by_queries, passing};
+use super::{Layout, builder, finish, output};
+use crate::cuda::source::{Builder, CudaSpec, Source};
 
-/// D = rowsum(dy ⊙ y), f32 `[rows, n_heads]`; a warp a row and head.
+/// Channels of the widest heads whose keys and values a warp holds in registers.
+const MOST_HELD: usize = 128;
+
+/// dq, and what the other kernel needs of every query: the logarithm of its sum to base 2 and
+/// D = rowsum(dy ⊙ y), f32 `[rows, n_heads, 2]`. Blocks go over heads (x), sequences (y) and
+/// [`TILE`] queries (z).
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttentionDelta {
-    /// Channels of a head.
-    pub head_dim: usize,
+pub struct AttentionGradQueries {
+    /// The heads.
+    pub heads: Heads,
+    /// Queries, keys, values and the result's gradient.
+    pub operands: [Layout; 4],
     /// The attention's result.
     pub y: Layout,
-    /// Its gradient.
-    pub dy: Layout,
+    /// dq, dk and dv side by side.
+    pub out: Layout,
 }
 
-impl AttentionDelta {
-    /// Blocks of a launch.
-    pub fn blocks(&self) -> usize {
-        (self.y.rows * (self.y.columns / self.head_dim)).div_ceil(8)
-    }
-}
-
-impl CudaSpec for AttentionDelta {
-    fn name(&self) -> String {
-        let (y, dy) = (self.y.word(), self.dy.word());
-        format!("train_attention_delta_{y}_{dy}_d{}", self.head_dim)
-    }
-
-    fn source(&self, arch: SmArch) -> Source {
-        let heads = self.y.columns / self.head_dim;
-        let b = builder(self.name(), arch, 256)
-            .int("HEAD_DIM", self.head_dim)
-            .int("HEADS", heads)
-            .int("ALL", self.y.rows * heads)
-            .int("Y_STRIDE", self.y.stride)
-            .int("DY_STRIDE", self.dy.stride)
-            .helper(REDUCTIONS);
-        let b = input(input(b, "y", self.y.dtype), "dy", self.dy.dtype);
-        finish(b.param("float", "delta"), DELTA)
-    }
-}
-
-const DELTA: &str = r#"
-  const int i = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-  if (i >= ALL) return;
-  const size_t row = i / HEADS, column = (i % HEADS) * HEAD_DIM;
-  float sum = 0.0f;
-  for (int c = lane; c < HEAD_DIM; c += 32) {
-    float a[1], b[1];
-    read_y(1, a, row * Y_STRIDE + column + c);
-    read_dy(1, b, row * DY_STRIDE + column + c);
-    sum += a[0] * b[0];
-  }
-  sum = warp_sum(sum);
-  if (lane == 0) delta[i] = sum;
-"#;
-
-/// dq, or dk and dv; blocks go over [`TILE`] rows (x), their heads (y) and sequences (z).
+/// dk and dv, given what the kernel of dq leaves; blocks go over key/value heads (x), sequences (y) and [`TILE`] positions (z).
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttentionGrad {
+pub struct AttentionGradPositions {
     /// The heads.
     pub heads: Heads,
     /// Queries, keys, values and the result's gradient.
     pub operands: [Layout; 4],
     /// dq, dk and dv side by side.
     pub out: Layout,
-    /// Whether this is the kernel of dq.
-    pub of_queries: bool,
 }
 
-impl AttentionGrad {
+/// What both kernels begin with.
+fn constants(name: String, arch: SmArch, heads: &Heads, operands: [Layout; 4]) -> Builder {
+    let b = builder(name, arch, 32 * WARPS as u32);
+    let mut b = heads
+        .constants(b, passing(heads.channels(), 64))
+        .helper(SLOPE);
+    for (name, x) in ["Q", "K", "V", "DY"].into_iter().zip(operands) {
+        b = heads.rows(b, name, x);
+    }
+    let names = ["q", "k", "v", "dy"].into_iter();
+    names.fold(b, |b, name| b.param("const u16", name))
+}
+
+/// The result, which both kernels store a part of.
+fn result(b: Builder, heads: &Heads, out: Layout) -> Builder {
+    let b = b.int("OUT_STRIDE", out.stride);
+    heads.stored(output(b, "out", out.dtype), out)
+}
+
+/// Bytes of shared memory that so many rows of a head take.
+fn rows(heads: &Heads, rows: usize) -> usize {
+    rows * (heads.channels() + 8) * 2
+}
+
+impl AttentionGradQueries {
     /// Blocks of a launch.
     pub fn grid(&self) -> [u32; 3] {
         let heads = &self.heads;
-        let own = if self.of_queries {
-            heads.n_heads
-        } else {
-            heads.n_kv_heads
-        };
-        [heads.seq_len.div_ceil(TILE), own, heads.sequences()].map(|n| n as u32)
-    }
-
-    fn constants(&self, arch: SmArch) -> Builder {
-        let b = self.heads.constants(builder(self.name(), arch, 128));
-        let mut b = b
-            .int("TILE", TILE)
-            .int("PASSING", passing(self.heads.channels()))
-            .int("OUT_STRIDE", self.out.stride);
-        for (name, x) in ["Q", "K", "V", "DY"].into_iter().zip(self.operands) {
-            b = self.heads.rows(b, name, x);
-        }
-        let names = ["q", "k", "v", "dy"].into_iter();
-        let b = names.fold(b, |b, name| b.param("const u16", name));
-        let b = b.param("const float", "lse").param("const float", "delta");
-        output(b, "out", self.out.dtype)
+        let blocks = heads.seq_len.div_ceil(TILE);
+        [heads.n_heads, heads.sequences(), blocks].map(|n| n as u32)
     }
 }
 
-impl CudaSpec for AttentionGrad {
+impl CudaSpec for AttentionGradQueries {
     fn name(&self) -> String {
-        format!(
-            "train_attention_grad_{}_{}_{}_{}",
-            if self.of_queries { "q" } else { "kv" },
-            self.heads.word(),
-            Layout::words(&self.operands),
-            self.out.word()
-        )
+        let operands = Layout::words(&self.operands);
+        let (heads, y, out) = (self.heads.word(), self.y.word(), self.out.word());
+        format!("train_attention_grad_q_{heads}_{operands}_{y}_{out}")
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let row = (self.heads.channels() + 8) * 2;
-        let passing = 4 * passing(self.heads.channels()) * row;
-        let b = self.constants(arch).helper(SLOPE);
-        match self.of_queries {
-            true => finish(b.shared(passing), &by_queries(PULLS, QUERIES)),
-            false => finish(b.shared(passing + 2 * TILE * row), POSITIONS),
-        }
+        let heads = &self.heads;
+        let b = constants(self.name(), arch, heads, self.operands).helper(PULL_QUERIES);
+        let b = b.min_blocks(at_once(heads.channels(), 4));
+        let b = heads.rows(b, "Y", self.y).param("const u16", "y");
+        let b = b.param("const float", "lse").param("float2", "parts");
+        let b = result(b, heads, self.out);
+        let staged = 4 * rows(heads, passing(heads.channels(), 64));
+        finish(
+            b.shared(staged),
+            &by_queries(QUERIES_START, QUERIES_EACH, QUERIES_END),
+        )
     }
 }
 
-/// The slope of a score with respect to q·k, from the score.
+impl AttentionGradPositions {
+    /// Blocks of a launch.
+    pub fn grid(&self) -> [u32; 3] {
+        let heads = &self.heads;
+        let blocks = heads.seq_len.div_ceil(TILE);
+        [heads.n_kv_heads, heads.sequences(), blocks].map(|n| n as u32)
+    }
+}
+
+impl CudaSpec for AttentionGradPositions {
+    fn name(&self) -> String {
+        let operands = Layout::words(&self.operands);
+        let (heads, out) = (self.heads.word(), self.out.word());
+        format!("train_attention_grad_kv_{heads}_{operands}_{out}")
+    }
+
+    fn source(&self, arch: SmArch) -> Source {
+        let heads = &self.heads;
+        let held = heads.channels() <= MOST_HELD;
+        let b = constants(self.name(), arch, heads, self.operands)
+            .min_blocks(at_once(heads.channels(), 3))
+            .flag("HELD", held)
+            .helper(PULL_POSITIONS)
+            .param("const float2", "parts");
+        let passing = 4 * rows(heads, passing(heads.channels(), 64));
+        let own = if held { 0 } else { 2 * rows(heads, TILE) };
+        finish(result(b, heads, self.out).shared(passing + own), POSITIONS)
+    }
+}
+
+/// The slope of a score with respect to q·k, from the score: a factor that all slopes have, and the
+/// rest.
 const SLOPE: &str = r#"
-__device__ __forceinline__ float slope(float s) { return CAP > 0.0f ? SCALE * (1.0f - s / CAP * (s / CAP)) : SCALE; }
+constexpr float STEEP = CAP > 0.0f ? 1.0f : SCALE;
+__device__ __forceinline__ float slope(float s) { return CAP > 0.0f ? SCALE * (1.0f - s / CAP * (s / CAP)) : 1.0f; }
 "#;
 
-/// What a block of dq reads of its queries.
-const PULLS: &str = r#"
-  const u16* const dy_rows = dy + first_row * DY_STRIDE + head * HEAD_DIM;
-  u32 queries[STEPS][4], pulls[STEPS][4];
+/// dq, from a part of the positions. `logs` are those of the sums to base 2, as powers of two need
+/// them.
+const PULL_QUERIES: &str = r#"
+template <bool MASKED> __device__ __forceinline__ void pull(float (&dq)[TILES][4], const u32 (&queries)[STEPS][4], const u32 (&pulls)[STEPS][4],
+    const float (&logs)[2], const float (&means)[2], const u16* key_rows, const u16* value_rows, int first, int own_query) {
+  const int row8 = (threadIdx.x & 31) >> 2, t = threadIdx.x & 3, last_query = own_query + 15;
+#pragma unroll 1
+  for (int pair = 0; pair < BLOCKS; pair += 2) {
+    if (MASKED && first + pair * 8 > last_query) continue;
+    float ds[2][4];
+#pragma unroll
+    for (int b = 0; b < 2; b++) {
+      float score[4] = {0.0f, 0.0f, 0.0f, 0.0f}, dp[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      times_rows(score, queries, key_rows + (pair + b) * 8 * PITCH);
+      times_rows(dp, pulls, value_rows + (pair + b) * 8 * PITCH);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const float s = scored(score[j]);
+        const bool seen = !MASKED || sees(own_query + row8 + (j >> 1) * 8, first + (pair + b) * 8 + t * 2 + (j & 1));
+        const float weight = power2(fmaf(s, EXPONENT, -logs[j >> 1]));
+        ds[b][j] = seen ? weight * (dp[j] - means[j >> 1]) * slope(s) : 0.0f;
+      }
+    }
+    u32 left[4];
+    as_left(left, ds[0], ds[1]);
+    times_columns(dq, left, key_rows + pair * 8 * PITCH);
+  }
+}
+"#;
+
+/// What a block of dq reads of its queries. Threads that share a row add up its D.
+const QUERIES_START: &str = r#"
+  u32 queries[STEPS][4], pulls[STEPS][4], results[STEPS][4];
+  load_rows<Q_WHOLE>(queries, q_rows, Q_STRIDE, own_query);
+  load_rows<DY_WHOLE>(pulls, dy + first_row * DY_STRIDE + head * HEAD_DIM, DY_STRIDE, own_query);
+  load_rows<Y_WHOLE>(results, y + first_row * Y_STRIDE + head * HEAD_DIM, Y_STRIDE, own_query);
+  float dq[TILES][4], logs[2], means[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int s = 0; s < STEPS; s++)
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-      const int query = query0 + (r & 1) * 8, c = s * 16 + t * 2 + (r >> 1) * 8;
-      queries[s][r] = two<Q_WHOLE>(q_rows, Q_STRIDE, query, SEQ_LEN, c);
-      pulls[s][r] = two<DY_WHOLE>(dy_rows, DY_STRIDE, query, SEQ_LEN, c);
+      float a[2], b[2];
+      split_bf16(a, results[s][r]);
+      split_bf16(b, pulls[s][r]);
+      means[r & 1] += a[0] * b[0] + a[1] * b[1];
     }
-  float logs[2], means[2];
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const size_t row = first_row + min(query0 + half * 8, SEQ_LEN - 1);
-    logs[half] = lse[row * HEADS + head] * LOG2E;
-    means[half] = delta[row * HEADS + head];
+    means[half] += __shfl_xor_sync(~0u, means[half], 1);
+    means[half] += __shfl_xor_sync(~0u, means[half], 2);
+    const int query = query0 + half * 8;
+    const size_t at = (first_row + min(query, SEQ_LEN - 1)) * HEADS + head;
+    logs[half] = lse[at] * LOG2E;
+    if (t == 0 && query < SEQ_LEN) parts[at] = make_float2(logs[half], means[half]);
   }
-  float dq[TILES][4];
 #pragma unroll
   for (int i = 0; i < TILES; i++) dq[i][0] = dq[i][1] = dq[i][2] = dq[i][3] = 0.0f;
 "#;
 
-/// dq, from each part of the positions. Scores are computed times log₂ e, as powers of two need them.
-const QUERIES: &str = r#"
-#pragma unroll
-    for (int pair = 0; pair < BLOCKS; pair += 2) {
-      if (first + pair * 8 > last_query) continue;
-      float ds[2][4];
-#pragma unroll
-      for (int b = 0; b < 2; b++) {
-        float score[4] = {0.0f, 0.0f, 0.0f, 0.0f}, dp[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        times_rows(score, queries, key_rows + (pair + b) * 8 * PITCH);
-        times_rows(dp, pulls, value_rows + (pair + b) * 8 * PITCH);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          const int position = first + (pair + b) * 8 + t * 2 + (j & 1), own = query0 + (j >> 1) * 8;
-          const float s = bounded(score[j]);
-          ds[b][j] = sees(own, position) ? power2(s * LOG2E - logs[j >> 1]) * (dp[j] - means[j >> 1]) * slope(s) : 0.0f;
-        }
-      }
-      u32 left[4];
-      as_left(left, ds[0], ds[1]);
-      times_columns(dq, left, key_rows + pair * 8 * PITCH);
-    }
-    __syncthreads();
-  }
+const QUERIES_EACH: &str =
+    "pull<MASKED>(dq, queries, pulls, logs, means, key_rows, value_rows, first, own_query)";
+
+const QUERIES_END: &str = r#"
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int query = query0 + half * 8;
     if (query >= SEQ_LEN) continue;
+    const size_t at = (first_row + query) * OUT_STRIDE + head * HEAD_DIM;
 #pragma unroll
-    for (int i = 0; i < TILES; i++)
-#pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const int c = i * 8 + t * 2 + j;
-        const float value[1] = {dq[i][half * 2 + j]};
-        if (c < HEAD_DIM) write_out(1, value, (first_row + query) * OUT_STRIDE + head * HEAD_DIM + c);
-      }
+    for (int i = 0; i < TILES; i++) {
+      const float two[2] = {dq[i][half * 2] * STEEP, dq[i][half * 2 + 1] * STEEP};
+      PUT(out, two, at, i * 8 + t * 2);
+    }
   }
 "#;
 
-/// Scores are transposed: positions in rows, queries in columns.
+/// dk and dv, from a part of the queries. Scores are transposed: positions in rows, queries in
+/// columns.
+const PULL_POSITIONS: &str = r#"
+struct Own { u32 keys[HELD ? STEPS : 1][4], values[HELD ? STEPS : 1][4]; const u16* key_rows, *value_rows; };
+// d[b] += 16 positions (16 channels of them, held or at `left_rows`) times 16 queries, 8 in each b.
+__device__ __forceinline__ void times_queries(float (*d)[4], const u32* held, const u16* left_rows, const u16* right_rows) {
+  u32 right[4];
+  load_four(right, right_rows);
+  if constexpr (HELD) {
+    matrix_bf16(d[0], held, right[0], right[1]);
+    matrix_bf16(d[1], held, right[2], right[3]);
+  } else {
+    u32 left[4];
+    load_left(left, left_rows);
+    matrix_bf16(d[0], left, right[0], right[1]);
+    matrix_bf16(d[1], left, right[2], right[3]);
+  }
+}
+template <bool MASKED> __device__ __forceinline__ void pull(float (&dk)[TILES][4], float (&dv)[TILES][4], const Own& own,
+    const float2* sums, const u16* query_rows, const u16* pull_rows, int first, int own_position) {
+  const int lane = threadIdx.x & 31, row8 = lane >> 2, t = lane & 3;
+#pragma unroll 1
+  for (int pair = 0; pair < BLOCKS; pair += 2) {
+    if (MASKED && first + pair * 8 + 15 < own_position) continue;
+    float p[2][4], ds[2][4];
+#pragma unroll
+    for (int b = 0; b < 2; b++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) p[b][j] = ds[b][j] = 0.0f;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+      const int at = (pair * 8 + (lane >> 4) * 8 + (lane & 7)) * PITCH + s * 16 + (lane >> 3 & 1) * 8;
+      times_queries(p, own.keys[HELD ? s : 0], own.key_rows + s * 16, query_rows + at);
+      times_queries(ds, own.values[HELD ? s : 0], own.value_rows + s * 16, pull_rows + at);
+    }
+#pragma unroll
+    for (int b = 0; b < 2; b++) {
+      const int column = (pair + b) * 8 + t * 2;
+      const float4 two = *(const float4*)(sums + column);
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const int query = first + column + (j & 1), position = own_position + row8 + (j >> 1) * 8;
+        const float s = scored(p[b][j]);
+        const bool seen = !MASKED || (query < SEQ_LEN && sees(query, position));
+        const float weight = seen ? power2(fmaf(s, EXPONENT, (j & 1) ? -two.z : -two.x)) : 0.0f;
+        p[b][j] = weight;
+        ds[b][j] = seen ? weight * (ds[b][j] - ((j & 1) ? two.w : two.y)) * slope(s) : 0.0f;
+      }
+    }
+    u32 left[4];
+    as_left(left, p[0], p[1]);
+    times_columns(dv, left, pull_rows + pair * 8 * PITCH);
+    as_left(left, ds[0], ds[1]);
+    times_columns(dk, left, query_rows + pair * 8 * PITCH);
+  }
+}
+"#;
+
+/// A block walks over the queries that see its positions, of all heads of the group. Blocks that are
+/// seen by most come first.
 const POSITIONS: &str = r#"
   extern __shared__ __align__(16) u16 staged[];
-  constexpr int BLOCKS = PASSING / 8;
-  __shared__ float logs[2][PASSING], means[2][PASSING];
-  u16* const key_rows = staged;
-  u16* const value_rows = key_rows + TILE * PITCH;
-  u16* const passing = value_rows + TILE * PITCH;
+  __shared__ __align__(16) float2 sums[2][PASSING];
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, row8 = lane >> 2, t = lane & 3;
-  const int kv_head = blockIdx.y, first_position = blockIdx.x * TILE;
-  const size_t first_row = (size_t)blockIdx.z * SEQ_LEN;
-  const int own_position = first_position + warp * 16, position0 = own_position + row8;
+  const int kv_head = blockIdx.x, first_position = blockIdx.z * TILE, own_position = first_position + warp * 16;
+  const size_t first_row = (size_t)blockIdx.y * SEQ_LEN;
   const int begin = first_position / PASSING * PASSING;
   const int end = WINDOW > 0 ? min(SEQ_LEN, first_position + TILE - 1 + WINDOW) : SEQ_LEN;
-  const int tiles = (end - begin + PASSING - 1) / PASSING, all = tiles * GROUP;
-  // Tile i of the queries of all heads of the group, one head after the other.
-  auto arrive = [&](int i) {
-    const int head = kv_head * GROUP + i / tiles, first = begin + i % tiles * PASSING, turn = i & 1;
-    u16* const to = passing + turn * 2 * PASSING * PITCH;
-    stage<PASSING, Q_WHOLE>(to, q + first_row * Q_STRIDE + head * HEAD_DIM, Q_STRIDE, first, SEQ_LEN);
-    stage<PASSING, DY_WHOLE>(to + PASSING * PITCH, dy + first_row * DY_STRIDE + head * HEAD_DIM, DY_STRIDE, first, SEQ_LEN);
+  // The queries from `first` on of a head, to one of two places.
+  auto arrive = [&](int head, int first, int turn) {
+    u16* const to = staged + turn * 2 * PASSING * PITCH;
+    stage<PASSING, Q_WHOLE, Q_STRIDE>(to, q + first_row * Q_STRIDE + head * HEAD_DIM, first, SEQ_LEN);
+    stage<PASSING, DY_WHOLE, DY_STRIDE>(to + PASSING * PITCH, dy + first_row * DY_STRIDE + head * HEAD_DIM, first, SEQ_LEN);
     if (threadIdx.x < PASSING) {
-      const size_t row = first_row + min(first + (int)threadIdx.x, SEQ_LEN - 1);
-      logs[turn][threadIdx.x] = lse[row * HEADS + head] * LOG2E;
-      means[turn][threadIdx.x] = delta[row * HEADS + head];
+      const int query = first + threadIdx.x;
+      copy<8>((u32)__cvta_generic_to_shared(&sums[turn][threadIdx.x]), parts + (first_row + query) * HEADS + head, query < SEQ_LEN);
     }
+    commit();
   };
-  stage<TILE, K_WHOLE>(key_rows, k + first_row * K_STRIDE + kv_head * HEAD_DIM, K_STRIDE, first_position, SEQ_LEN);
-  stage<TILE, V_WHOLE>(value_rows, v + first_row * V_STRIDE + kv_head * HEAD_DIM, V_STRIDE, first_position, SEQ_LEN);
-  arrive(0);
-  commit();
+  const u16* const k_rows = k + first_row * K_STRIDE + kv_head * HEAD_DIM;
+  const u16* const v_rows = v + first_row * V_STRIDE + kv_head * HEAD_DIM;
+  Own own;
+  if constexpr (HELD) {
+    load_rows<K_WHOLE>(own.keys, k_rows, K_STRIDE, own_position);
+    load_rows<V_WHOLE>(own.values, v_rows, V_STRIDE, own_position);
+  } else {
+    u16* const key_rows = staged + 4 * PASSING * PITCH;
+    stage<TILE, K_WHOLE, K_STRIDE>(key_rows, k_rows, first_position, SEQ_LEN);
+    stage<TILE, V_WHOLE, V_STRIDE>(key_rows + TILE * PITCH, v_rows, first_position, SEQ_LEN);
+    own.key_rows = key_rows + warp * 16 * PITCH;
+    own.value_rows = own.key_rows + TILE * PITCH;
+  }
+  int head = kv_head * GROUP, first = begin, turn = 0;
+  arrive(head, first, turn);
   float dk[TILES][4], dv[TILES][4];
 #pragma unroll
   for (int i = 0; i < TILES; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++) dk[i][j] = dv[i][j] = 0.0f;
 
-  for (int i = 0; i < all; i++) {
-    if (i + 1 < all) arrive(i + 1);
-    commit();
-    await<1>();
+  while (head < (kv_head + 1) * GROUP) {
+    await<0>();
     __syncthreads();
-    const int first = begin + i % tiles * PASSING, turn = i & 1;
-    const u16* const query_rows = passing + turn * 2 * PASSING * PITCH;
+    const bool same = first + PASSING < end;
+    const int next_head = same ? head : head + 1, next = same ? first + PASSING : begin;
+    if (next_head < (kv_head + 1) * GROUP) arrive(next_head, next, turn ^ 1);
+    const int last = first + PASSING - 1;
+    const u16* const query_rows = staged + turn * 2 * PASSING * PITCH;
     const u16* const pull_rows = query_rows + PASSING * PITCH;
-#pragma unroll
-    for (int pair = 0; pair < BLOCKS; pair += 2) {
-      if (first + pair * 8 + 15 < own_position) continue;
-      float p[2][4], ds[2][4];
-#pragma unroll
-      for (int b = 0; b < 2; b++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) p[b][j] = ds[b][j] = 0.0f;
-#pragma unroll
-      for (int s = 0; s < STEPS; s++) {
-        u32 left[4], right[4];
-        const int at = (pair * 8 + (lane & 15)) * PITCH + s * 16 + (lane >> 4) * 8;
-        load_left(left, key_rows + warp * 16 * PITCH + s * 16);
-        load_four(right, query_rows + at);
-        matrix_bf16(p[0], left, right[0], right[2]);
-        matrix_bf16(p[1], left, right[1], right[3]);
-        load_left(left, value_rows + warp * 16 * PITCH + s * 16);
-        load_four(right, pull_rows + at);
-        matrix_bf16(ds[0], left, right[0], right[2]);
-        matrix_bf16(ds[1], left, right[1], right[3]);
-      }
-#pragma unroll
-      for (int b = 0; b < 2; b++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          const int column = (pair + b) * 8 + t * 2 + (j & 1), query = first + column, position = position0 + (j >> 1) * 8;
-          const float s = bounded(p[b][j]);
-          const bool seen = query < SEQ_LEN && sees(query, position);
-          const float weight = seen ? power2(s * LOG2E - logs[turn][column]) : 0.0f;
-          p[b][j] = weight;
-          ds[b][j] = seen ? weight * (ds[b][j] - means[turn][column]) * slope(s) : 0.0f;
-        }
-      u32 left[4];
-      as_left(left, p[0], p[1]);
-      times_columns(dv, left, pull_rows + pair * 8 * PITCH);
-      as_left(left, ds[0], ds[1]);
-      times_columns(dk, left, query_rows + pair * 8 * PITCH);
-    }
-    __syncthreads();
+    const bool seen = last >= own_position && (WINDOW == 0 || first - own_position - 15 < WINDOW);
+    const bool whole = first >= own_position + 15 && last < SEQ_LEN && (WINDOW == 0 || last - own_position < WINDOW);
+    if (whole) pull<false>(dk, dv, own, sums[turn], query_rows, pull_rows, first, own_position);
+    else if (seen) pull<true>(dk, dv, own, sums[turn], query_rows, pull_rows, first, own_position);
+    head = next_head;
+    first = next;
+    turn ^= 1;
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const int position = position0 + half * 8;
+    const int position = own_position + row8 + half * 8;
     if (position >= SEQ_LEN) continue;
+    const size_t at = (first_row + position) * OUT_STRIDE + (HEADS + kv_head) * HEAD_DIM;
 #pragma unroll
-    for (int i = 0; i < TILES; i++)
-#pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const int c = i * 8 + t * 2 + j;
-        if (c >= HEAD_DIM) continue;
-        const size_t at = (first_row + position) * OUT_STRIDE + (HEADS + kv_head) * HEAD_DIM + c;
-        const float key[1] = {dk[i][half * 2 + j]}, value[1] = {dv[i][half * 2 + j]};
-        write_out(1, key, at);
-        write_out(1, value, at + KV_HEADS * HEAD_DIM);
-      }
+    for (int i = 0; i < TILES; i++) {
+      const float key[2] = {dk[i][half * 2] * STEEP, dk[i][half * 2 + 1] * STEEP};
+      const float value[2] = {dv[i][half * 2], dv[i][half * 2 + 1]};
+      PUT(out, key, at, i * 8 + t * 2);
+      PUT(out, value, at + KV_HEADS * HEAD_DIM, i * 8 + t * 2);
+    }
   }
 "#;

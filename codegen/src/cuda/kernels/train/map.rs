@@ -7,13 +7,14 @@ use rabitc_ir::ops::gate::Activation;
 use rabitc_rbx::SmArch;
 
 use super::{Layout, builder, finish, input, output};
-use crate::cuda::source::{ACTIVATIONS, CudaSpec, Source};
+use crate::cuda::source::{Builder, CudaSpec, Source};
 use crate::train::Term;
 
 /// Threads of a block.
 pub const THREADS: usize = 256;
 
-/// A map; blocks go over [`THREADS`] groups of [`MapKernel::vector`] elements each.
+/// A map; blocks go over [`THREADS`] groups of [`MapKernel::vector`] elements each. Other kernels make
+/// its computation a part of theirs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MapKernel {
     /// Rows of the results.
@@ -53,12 +54,32 @@ impl MapKernel {
         (self.rows * (self.columns / self.vector())).div_ceil(THREADS)
     }
 
-    /// The statements that compute the terms.
-    fn statements(&self) -> String {
+    /// Adds what the statements need: functions, and a parameter for each operand from `first` on and
+    /// for each store.
+    pub(crate) fn declare(&self, b: Builder, first: usize) -> Builder {
+        let mut b = b
+            .helper("#define EACH _Pragma(\"unroll\") for (int j = 0; j < V; j++)\n")
+            .helper(FUNCTIONS);
+        for (i, operand) in self.operands.iter().enumerate().skip(first) {
+            b = input(b, &format!("from{i}"), operand.dtype);
+        }
+        for (i, (_, layout, _)) in self.stores.iter().enumerate() {
+            b = output(b, &format!("to{i}"), layout.dtype);
+        }
+        b
+    }
+
+    /// The statements that compute V elements from `row` and `column` on and store them. Where the
+    /// first operand is `given`, it is the array of that name.
+    pub(crate) fn statements(&self, given: Option<&str>) -> String {
         let mut text = String::new();
         for (i, term) in self.terms.iter().enumerate() {
             let _ = writeln!(text, "  float t{i}[V];");
-            let _ = writeln!(text, "  {}", self.statement(i, term));
+            let statement = match (term, given) {
+                (Term::Load { operand: 0 }, Some(name)) => format!("EACH t{i}[j] = {name}[j];"),
+                _ => self.statement(i, term),
+            };
+            let _ = writeln!(text, "  {statement}");
         }
         for (n, (term, layout, accumulate)) in self.stores.iter().enumerate() {
             let at = format!("row * {} + column", layout.stride);
@@ -110,6 +131,25 @@ impl MapKernel {
         }
     }
 
+    /// Statements that bring what [`MapKernel::statements`] will read at `row` and `column` closer, from
+    /// operand `first` on.
+    pub(crate) fn prefetches(&self, first: usize) -> String {
+        let loads = self.terms.iter().filter_map(|term| match term {
+            Term::Load { operand } if *operand >= first => Some(*operand),
+            _ => None,
+        });
+        let prefetch = |operand: usize| {
+            let stride = self.operands[operand].stride;
+            format!("  prefetch(from{operand} + row * {stride} + column);\n")
+        };
+        loads.map(prefetch).collect()
+    }
+
+    /// A number that stands for all that sets this map apart.
+    pub(crate) fn word(&self) -> String {
+        format!("{:016x}", hash(&self.config()))
+    }
+
     /// What sets this map apart, as text.
     fn config(&self) -> String {
         let operands = Layout::words(&self.operands);
@@ -138,30 +178,20 @@ impl CudaSpec for MapKernel {
         let words: Vec<&str> = self.terms.iter().filter_map(word).take(4).collect();
         let (rows, columns) = (self.rows, self.columns);
         let words = words.join("_");
-        format!("map_{words}_{rows}x{columns}_{:016x}", hash(&self.config()))
+        format!("map_{words}_{rows}x{columns}_{}", self.word())
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let mut b = builder(self.name(), arch, THREADS as u32)
+        let b = builder(self.name(), arch, THREADS as u32)
             .int("V", self.vector())
             .int("GROUPS", self.columns / self.vector())
             .helper(&format!(
                 "constexpr size_t ALL = {}ull * GROUPS;\n",
                 self.rows
-            ))
-            .helper("#define EACH _Pragma(\"unroll\") for (int j = 0; j < V; j++)\n")
-            .helper(ACTIVATIONS)
-            .helper(SLOPES);
-        for (i, operand) in self.operands.iter().enumerate() {
-            b = input(b, &format!("from{i}"), operand.dtype);
-        }
-        for (i, (_, layout, _)) in self.stores.iter().enumerate() {
-            b = output(b, &format!("to{i}"), layout.dtype);
-        }
-        finish(
-            b,
-            &BODY.replace("$STATEMENTS", self.statements().trim_end()),
-        )
+            ));
+        let statements = self.statements(None);
+        let body = BODY.replace("$STATEMENTS", statements.trim_end());
+        finish(self.declare(b, 0), &body)
     }
 }
 
@@ -182,11 +212,23 @@ fn word(term: &Term) -> Option<&'static str> {
     })
 }
 
-const SLOPES: &str = r#"
+/// Divisors are between 1 and infinity, where a quotient to two units in the last place takes a few
+/// instructions and the nearest one many.
+const FUNCTIONS: &str = r#"
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L1 [%0];" :: "l"(p)); }
 __device__ __forceinline__ float square(float x) { return x * x; }
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 __device__ __forceinline__ float silu_slope(float x) {
-  const float s = 1.0f / (1.0f + __expf(-x));
+  const float s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));
+}
+__device__ __forceinline__ float tanh_exact(float x) {
+  const float e = __expf(-2.0f * fabsf(x));
+  return copysignf(__fdividef(1.0f - e, 1.0f + e), x);
+}
+__device__ __forceinline__ float gelu_tanh(float x) {
+  return 0.5f * x * (1.0f + tanh_exact(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 __device__ __forceinline__ float gelu_tanh_slope(float x) {
   const float t = tanh_exact(0.7978845608f * (x + 0.044715f * x * x * x));

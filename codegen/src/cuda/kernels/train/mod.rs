@@ -81,13 +81,11 @@ pub(crate) fn builder(name: String, arch: SmArch, threads: u32) -> Builder {
     Builder::new(name, arch, threads).helper(ACCESS)
 }
 
-/// Ends a kernel. Training kernels start when the one before has ended: they are long enough for
-/// that not to matter.
+/// Ends a kernel. A step is hundreds of launches, many of them short: each lets the next one start
+/// while its last blocks run, and reads and writes nothing before the one ahead of it has ended.
 pub(crate) fn finish(builder: Builder, body: &str) -> Source {
-    Source {
-        overlaps: false,
-        ..builder.body(body)
-    }
+    let body = body.trim_start_matches('\n');
+    builder.body(&format!("  allow_next();\n  wait_for_previous();\n{body}"))
 }
 
 /// Macros for the element type of a parameter: `read_X<V>(v, i)` and `write_X<V>(v, i)` for the
@@ -124,6 +122,9 @@ template <int V> __device__ __forceinline__ void read_f32(float* v, const float*
       const float4 x = *(const float4*)(p + j);
       v[j] = x.x; v[j + 1] = x.y; v[j + 2] = x.z; v[j + 3] = x.w;
     }
+  } else if constexpr (V == 2) {
+    const float2 x = *(const float2*)p;
+    v[0] = x.x; v[1] = x.y;
   } else {
 #pragma unroll
     for (int j = 0; j < V; j++) v[j] = p[j];
@@ -133,6 +134,8 @@ template <int V> __device__ __forceinline__ void write_f32(const float* v, float
   if constexpr (V % 4 == 0) {
 #pragma unroll
     for (int j = 0; j < V; j += 4) *(float4*)(p + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+  } else if constexpr (V == 2) {
+    *(float2*)p = make_float2(v[0], v[1]);
   } else {
 #pragma unroll
     for (int j = 0; j < V; j++) p[j] = v[j];
@@ -149,6 +152,8 @@ template <int V> __device__ __forceinline__ void read_bf16(float* v, const u16* 
   } else if constexpr (V % 4 == 0) {
     const uint2 x = *(const uint2*)p;
     split_bf16(v, x.x); split_bf16(v + 2, x.y);
+  } else if constexpr (V == 2) {
+    split_bf16(v, *(const u32*)p);
   } else {
 #pragma unroll
     for (int j = 0; j < V; j++) v[j] = bf16_to_f32(p[j]);
@@ -161,6 +166,8 @@ template <int V> __device__ __forceinline__ void write_bf16(const float* v, u16*
       *(uint4*)(p + j) = make_uint4(pack_bf16(v[j], v[j + 1]), pack_bf16(v[j + 2], v[j + 3]), pack_bf16(v[j + 4], v[j + 5]), pack_bf16(v[j + 6], v[j + 7]));
   } else if constexpr (V % 4 == 0) {
     *(uint2*)p = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
+  } else if constexpr (V == 2) {
+    *(u32*)p = pack_bf16(v[0], v[1]);
   } else {
 #pragma unroll
     for (int j = 0; j < V; j++) p[j] = f32_to_bf16(v[j]);

@@ -3,7 +3,8 @@
 use rabitc_ir::DType;
 use rabitc_rbx::SmArch;
 
-use super::rms_norm::{lanes, vector};
+use super::map::MapKernel;
+use super::rms_norm::{indented, lanes, pieces, vector};
 use super::{Layout, builder, finish, input, output};
 use crate::cuda::source::{CudaSpec, REDUCTIONS, Source};
 
@@ -25,6 +26,8 @@ pub struct RmsNormGrad {
     pub eps: f32,
     /// Whether the norm multiplies by 1 + w.
     pub unit_offset: bool,
+    /// A map whose first operand is the gradient of the input, which is not stored then.
+    pub map: Option<MapKernel>,
 }
 
 /// Blocks at most: each leaves a row to be summed.
@@ -36,6 +39,14 @@ impl RmsNormGrad {
         let groups = self.x.rows * (self.x.columns / self.group);
         groups.div_ceil(256 / lanes(self.group)).min(BLOCKS)
     }
+
+    fn vector(&self) -> usize {
+        let dx = self.dx.map_or(self.x, |(_, dx)| dx);
+        match &self.map {
+            Some(map) => vector(&[self.x, self.dy], self.group).min(map.vector()),
+            None => vector(&[self.x, self.dy, dx], self.group),
+        }
+    }
 }
 
 impl CudaSpec for RmsNormGrad {
@@ -43,64 +54,98 @@ impl CudaSpec for RmsNormGrad {
         let dx = self
             .dx
             .map(|(weight, dx)| format!("_{weight}_{}", dx.word()));
+        let map = self.map.as_ref().map(|map| format!("_in_{}", map.word()));
         format!(
-            "train_rms_norm_grad_{}_{}{}{}_g{}_e{:08x}{}",
+            "train_rms_norm_grad_{}_{}{}{}_g{}_e{:08x}{}{}",
             self.x.word(),
             self.dy.word(),
             dx.unwrap_or_default(),
             if self.dweight { "_dweight" } else { "" },
             self.group,
             self.eps.to_bits(),
-            if self.unit_offset { "_offset" } else { "" }
+            if self.unit_offset { "_offset" } else { "" },
+            map.unwrap_or_default()
         )
     }
 
     fn source(&self, arch: SmArch) -> Source {
         let (weight, dx) = self.dx.unwrap_or((DType::F32, self.x));
-        let vector = vector(&[self.x, self.dy, dx], self.group);
-        let lanes = lanes(self.group);
-        let b = builder(self.name(), arch, 256)
-            .int("V", vector)
-            .int("GROUP", self.group)
+        let b = pieces(builder(self.name(), arch, 256), self.group, self.vector())
             .int("GROUPS", self.x.columns / self.group)
             .int("ALL", self.x.rows * (self.x.columns / self.group))
-            .int("LANES", lanes)
-            .int("PIECES", self.group.div_ceil(lanes * vector))
             .int("X_STRIDE", self.x.stride)
             .int("DY_STRIDE", self.dy.stride)
             .int("DX_STRIDE", dx.stride)
             .float("EPS", self.eps)
             .float("OFFSET", if self.unit_offset { 1.0 } else { 0.0 })
-            .flag("DX", self.dx.is_some())
             .flag("DWEIGHT", self.dweight)
             .helper(REDUCTIONS);
         let mut b = input(input(b, "x", self.x.dtype), "dy", self.dy.dtype);
         if self.dx.is_some() {
-            b = output(input(b, "weight", weight), "dx", dx.dtype);
+            b = input(b, "weight", weight);
         }
+        b = match (&self.map, self.dx) {
+            (Some(map), _) => map.declare(b, 1),
+            (None, Some(_)) => output(b, "dx", dx.dtype),
+            (None, None) => b,
+        };
         let b = b.param_if(self.dweight, "float", "parts");
         let shared = if self.dweight { self.group * 4 } else { 0 };
         let body = match self.dx {
-            Some(_) => BODY.replace("$PULL", PULL).replace("$DX", WRITE),
-            None => BODY.replace("$PULL", "").replace("$DX", ""),
+            Some(_) => BODY
+                .replace("$WEIGHT", WEIGHT)
+                .replace("$AHEAD", &self.ahead())
+                .replace("$PULL", PULL)
+                .replace("$DX", &self.write()),
+            None => BODY
+                .replace("$WEIGHT", "")
+                .replace("$PULL", "")
+                .replace("$DX", ""),
         };
         finish(b.shared(shared), &body)
     }
 }
 
+const WEIGHT: &str = "
+      float w[V];
+      read_weight(V, w, i);$AHEAD";
+
 const PULL: &str = "
-        float w[1];
-        read_weight(1, w, i + j);
-        pull[p][j] = d[j] * (OFFSET + w[0]);
+        pull[p][j] = d[j] * (OFFSET + w[j]);
         product += v[j] * pull[p][j];";
 
-const WRITE: &str = "
-      if (DX) {
-        float out[V];
+const GRADIENT: &str = "
+      float dx_here[V];
 #pragma unroll
-        for (int j = 0; j < V; j++) out[j] = scale * (pull[p][j] - xs[p][j] * shrink);
-        write_dx(V, out, to + i);
-      }";
+      for (int j = 0; j < V; j++) dx_here[j] = scale * (pull[p][j] - xs[p][j] * shrink);
+";
+
+const WRITE: &str = "      write_dx(V, dx_here, to + i);";
+
+impl RmsNormGrad {
+    /// What else the map reads is asked for before the sums are waited for.
+    fn ahead(&self) -> String {
+        let Some(map) = &self.map else {
+            return String::new();
+        };
+        let place = "    const int column = (int)at + i;\n";
+        let statements = indented(&(place.to_string() + &map.prefetches(1)));
+        format!("\n{statements}")
+    }
+
+    /// What becomes of the gradient of the input.
+    fn write(&self) -> String {
+        let write = match &self.map {
+            None => WRITE.to_string(),
+            Some(map) => {
+                let statements = map.statements(Some("dx_here"));
+                let place = "    const int column = (int)at + i;\n";
+                indented(&(place.to_string() + &statements))
+            }
+        };
+        format!("{GRADIENT}{}", write.trim_end())
+    }
+}
 
 const BODY: &str = r#"
   __shared__ float scratch[32];
@@ -123,7 +168,7 @@ const BODY: &str = r#"
       if (i >= GROUP) continue;
       float v[V], d[V];
       read_x(V, v, from + i);
-      read_dy(V, d, by + i);
+      read_dy(V, d, by + i);$WEIGHT
 #pragma unroll
       for (int j = 0; j < V; j++) {
         xs[p][j] = v[j];

@@ -44,7 +44,8 @@ const TABLE: &str = r#"
   table[row * 2 * HALF + HALF + pair] = sine * FACTOR;
 "#;
 
-/// Rotates the pairs (i, i + half) of every head; a thread a pair.
+/// Rotates the pairs (i, i + half) of every head; a thread takes [`Rope::vector`] of them that lie
+/// side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// What is rotated.
@@ -58,9 +59,18 @@ pub struct Rope {
 }
 
 impl Rope {
+    /// Pairs that a thread rotates.
+    pub fn vector(&self) -> usize {
+        let mut vector = Layout::common(&[self.x, self.out]);
+        while !self.half.is_multiple_of(vector) {
+            vector /= 2;
+        }
+        vector
+    }
+
     /// Blocks of a launch.
     pub fn blocks(&self) -> usize {
-        (self.x.rows * self.x.columns / 2).div_ceil(256)
+        (self.x.rows * (self.x.columns / 2 / self.vector())).div_ceil(256)
     }
 }
 
@@ -73,10 +83,11 @@ impl CudaSpec for Rope {
 
     fn source(&self, arch: SmArch) -> Source {
         let b = builder(self.name(), arch, 256)
+            .int("V", self.vector())
             .int("HALF", self.half)
-            .int("PAIRS", self.x.columns / 2)
+            .int("GROUPS", self.x.columns / 2 / self.vector())
             .helper(&format!(
-                "constexpr size_t ALL = {}ull * PAIRS;\n",
+                "constexpr size_t ALL = {}ull * GROUPS;\n",
                 self.x.rows
             ))
             .int("X_STRIDE", self.x.stride)
@@ -90,14 +101,19 @@ impl CudaSpec for Rope {
 const ROTATE: &str = r#"
   const size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
   if (i >= ALL) return;
-  const size_t row = i / PAIRS;
-  const int pair = (int)(i % PAIRS), angle = pair % HALF, column = pair / HALF * 2 * HALF + angle;
-  const float cosine = table[row * 2 * HALF + angle], sine = DIRECTION * table[row * 2 * HALF + HALF + angle];
-  float low[1], high[1], a[1], b[1];
-  read_x(1, low, row * X_STRIDE + column);
-  read_x(1, high, row * X_STRIDE + column + HALF);
-  a[0] = low[0] * cosine - high[0] * sine;
-  b[0] = high[0] * cosine + low[0] * sine;
-  write_out(1, a, row * OUT_STRIDE + column);
-  write_out(1, b, row * OUT_STRIDE + column + HALF);
+  const size_t row = i / GROUPS;
+  const int pair = (int)(i % GROUPS) * V, angle = pair % HALF, column = pair / HALF * 2 * HALF + angle;
+  float cosine[V], sine[V], low[V], high[V];
+  read_f32<V>(cosine, table + row * 2 * HALF + angle);
+  read_f32<V>(sine, table + row * 2 * HALF + HALF + angle);
+  read_x(V, low, row * X_STRIDE + column);
+  read_x(V, high, row * X_STRIDE + column + HALF);
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    const float a = low[j], b = high[j], s = DIRECTION * sine[j];
+    low[j] = a * cosine[j] - b * s;
+    high[j] = b * cosine[j] + a * s;
+  }
+  write_out(V, low, row * OUT_STRIDE + column);
+  write_out(V, high, row * OUT_STRIDE + column + HALF);
 "#;
