@@ -25,13 +25,7 @@ BASE = {
 }
 
 # What is off unless a set says otherwise, and then not given.
-OFF = {
-    "noise": "0",
-    "noise-last": "",
-    "noise-from": "text",
-    "noise-span": "1",
-    "noise-order": "1",
-}
+OFF = {"noise": "0", "noise-from": "text", "noise-span": "1", "noise-order": "1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,16 +185,18 @@ def slower_scales():
         written("0.1"),
         written("0.3", "4"),
         written("0.3", "4") | {"lr": "5e-4"},
-        written("0.3", "4") | {"lr_rest": "1e-3"},
-        written("0.3", "4") | {"hidden": "0"},
         {"method": "independent"},
+        written("0.3", "4") | {"method": "independent"},
     ]
     slow = {"lr_scales": "3e-4"}
     lengths = [run(x, **options) for x in (0.5, 0.25, 0.1) for options in (slow, {})]
     paths = {"1": 1.0, "3": 0.77, "4": 0.65}
     paths = [run(x, paths=k, lr="5e-4", **slow) for k, x in paths.items()]
-    slower = run(**written("0.3", "4"), lr_scales="1e-4")
-    return seeded([run(**part, **slow) for part in parts]) + lengths + paths + [slower]
+    others = [
+        run(0.77, paths="3", lr="5e-4", **written("0.3", "4"), **slow),
+        run(**written("0.3", "4"), lr_scales="1e-4"),
+    ]
+    return seeded([run(**part, **slow) for part in parts]) + lengths + paths + others
 
 
 def curves():

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Window};
 use crate::error::TrainError;
-use crate::noise::Runs;
 use crate::noise::teacher::Blanks;
 use crate::noise::text::Noiser;
 use crate::recipe::{Noise, NoiseSource};
@@ -51,7 +50,7 @@ impl<'a> Batches<'a> {
     ) -> Result<Self, TrainError> {
         corpus.at_least(seq_len, batch)?;
         let order = order(corpus, seq_len, seed, position.epoch);
-        let of_text = noise.is_some() && noise.from == NoiseSource::Text;
+        let of_text = noise.rate > 0.0 && noise.from == NoiseSource::Text;
         Ok(Batches {
             corpus,
             seq_len,
@@ -68,24 +67,22 @@ impl<'a> Batches<'a> {
         self.position
     }
 
-    /// The next `count` sequences, a share of `noise` of whose tokens are replaced, and what the
-    /// teacher is to write in them. The last ones of an epoch may be followed by the first ones of
-    /// the next.
-    pub fn next(&mut self, count: usize, noise: f32) -> (Batch, Blanks) {
+    /// The next `count` sequences, and what the teacher is to write in them. The last ones of an
+    /// epoch may be followed by the first ones of the next.
+    pub fn next(&mut self, count: usize) -> (Batch, Blanks) {
         let (mut batch, mut blanks) = (Batch::default(), Blanks::default());
         let (corpus, len) = (self.corpus, self.seq_len);
         for before in (0..count).map(|n| n * len) {
             let (window, number) = self.window();
             let place = window.place();
             if let Some(noiser) = &self.noiser {
-                batch.push(&noiser.sequence(corpus, place, len + 1, noise, number));
+                batch.push(&noiser.sequence(corpus, place, len + 1, number));
                 continue;
             }
             batch.push(corpus.at(place, len + 1));
             if self.noise.by_teacher() {
-                let (share, span) = (noise, self.noise.span);
                 let at = before..before + len;
-                blanks.mark(Runs { share, span }, self.seed, number, at);
+                blanks.mark(&self.noise, self.seed, number, at);
             }
         }
         (batch, blanks)
@@ -171,12 +168,12 @@ mod tests {
             let start = Position::default();
             let mut whole = Batches::new(&corpus, 5, batch, seed, Noise::default(), start).unwrap();
             for _ in 0..skip {
-                whole.next(batch, 0.0);
+                whole.next(batch);
             }
             let mut rest = Batches::new(&corpus, 5, batch, seed, Noise::default(), whole.position()).unwrap();
             for _ in 0..8 {
-                let (found, _) = rest.next(batch, 0.0);
-                prop_assert_eq!(&found, &whole.next(batch, 0.0).0);
+                let (found, _) = rest.next(batch);
+                prop_assert_eq!(&found, &whole.next(batch).0);
                 for (ids, labels) in found.ids.chunks(5).zip(found.labels.chunks(5)) {
                     for (i, (id, label)) in ids.iter().zip(labels).enumerate() {
                         prop_assert_eq!(*id, ids[0] + i as i32);

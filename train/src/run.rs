@@ -218,9 +218,7 @@ impl<'a> Run<'a, '_> {
         let (recipe, start) = (self.job.recipe, Instant::now());
         let step = self.state.step + 1;
         let batches = &mut self.batches;
-        let noise = recipe.noise.share(step, recipe.steps);
-        let next = || batches.next(recipe.batch, noise);
-        let losses = session.accumulate(recipe.accumulate, next)?;
+        let losses = session.accumulate(recipe.accumulate, || batches.next(recipe.batch))?;
         self.finite(step, "loss", losses.loss)?;
         let runs = recipe.accumulate as f64;
         let norm = session.gradient_norm()? / runs;

@@ -148,9 +148,6 @@ pub struct TrainingArgs {
     /// Share of the text's tokens that are replaced by others, drawn anew each time
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub noise: f32,
-    /// That share at the end of the run, which it changes to on a line [default: that of --noise]
-    #[arg(long, value_name = "P", requires = "noise")]
-    pub noise_last: Option<f32>,
     /// Where these come from: text (elsewhere in it, after the same tokens) or teacher (what it
     /// says instead; costs a pass of the teacher for each of --noise-span)
     #[arg(
@@ -272,7 +269,6 @@ impl Args {
             },
             noise: Noise {
                 rate: how.noise,
-                last: how.noise_last,
                 from: how.noise_from,
                 span: how.noise_span,
                 order: how.noise_order.unwrap_or(Noise::default().order),

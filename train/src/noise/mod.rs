@@ -14,6 +14,8 @@ pub mod text;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::recipe::Noise;
+
 /// Keeps these draws apart from those of the order of the text.
 const SEED: u64 = 0x6e6f_6973_655f_7267;
 
@@ -22,15 +24,6 @@ fn draws(seed: u64, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ SEED);
     rng.set_stream(number);
     rng
-}
-
-/// How much of a sequence is replaced.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Runs {
-    /// The share of tokens that are, from 0 to 1.
-    pub share: f32,
-    /// Tokens in a row, at least 1.
-    pub span: usize,
 }
 
 /// Goes over the tokens of a sequence and says which are replaced.
@@ -43,13 +36,15 @@ struct Spans {
 }
 
 impl Spans {
+    /// Runs of `noise.span` tokens that take up a share of `noise.rate` of a long sequence.
+    ///
     /// With probability q that a run of n begins, (1 − q) / q tokens lie between two on average:
     /// the share is n / (n + (1 − q) / q), which is solved for q.
-    fn new(runs: Runs) -> Spans {
-        let (share, n) = (f64::from(runs.share), runs.span as f64);
+    fn new(noise: &Noise) -> Spans {
+        let (share, n) = (f64::from(noise.rate), noise.span as f64);
         Spans {
             begin: (share / (share + n * (1.0 - share))) as f32,
-            span: runs.span,
+            span: noise.span,
             done: 0,
         }
     }
@@ -70,12 +65,20 @@ impl Spans {
 mod tests {
     use super::*;
 
+    fn noise(rate: f32, span: usize) -> Noise {
+        Noise {
+            rate,
+            span,
+            ..Noise::default()
+        }
+    }
+
     /// As many tokens are replaced as were asked for, in runs of the length asked for.
     #[test]
     fn the_rate_is_that_of_replaced_tokens() {
         const TOKENS: usize = 200_000;
         for (share, span) in [(0.1, 1), (0.3, 4), (0.5, 7), (0.9, 2)] {
-            let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(1, 2));
+            let (mut spans, mut rng) = (Spans::new(&noise(share, span)), draws(1, 2));
             let places: Vec<_> = (0..TOKENS).map(|_| spans.next(&mut rng)).collect();
             let replaced = places.iter().flatten().count() as f64 / TOKENS as f64;
             // Five standard deviations were all tokens of a run one draw.
@@ -93,8 +96,7 @@ mod tests {
 
     #[test]
     fn everything_can_be_replaced() {
-        let (share, span) = (1.0, 3);
-        let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(1, 2));
+        let (mut spans, mut rng) = (Spans::new(&noise(1.0, 3)), draws(1, 2));
         let places: Vec<_> = (0..6).map(|_| spans.next(&mut rng)).collect();
         assert_eq!(places, [0, 1, 2, 0, 1, 2].map(Some));
     }

@@ -8,9 +8,10 @@ use std::ops::Range;
 
 use rand_chacha::rand_core::RngCore;
 
-use super::{Runs, Spans, draws};
+use super::{Spans, draws};
 use crate::corpus::Batch;
 use crate::engine::{Engine, EngineError, Program};
+use crate::recipe::Noise;
 
 /// The name of the input of [`crate::graphs::writing`] with the draws, −1 where there is none.
 pub const DRAWS: &str = "draws";
@@ -27,8 +28,8 @@ pub struct Blanks {
 impl Blanks {
     /// Marks some of those after the tokens `at` of the batch, which are the sequence `number` of
     /// the run.
-    pub fn mark(&mut self, runs: Runs, seed: u64, number: u64, at: Range<usize>) {
-        let (mut spans, mut rng) = (Spans::new(runs), draws(seed, number));
+    pub fn mark(&mut self, noise: &Noise, seed: u64, number: u64, at: Range<usize>) {
+        let (mut spans, mut rng) = (Spans::new(noise), draws(seed, number));
         for token in at {
             let Some(place) = spans.next(&mut rng) else {
                 continue;

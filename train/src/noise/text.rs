@@ -6,7 +6,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Runs, Spans, draws};
+use super::{Spans, draws};
 use crate::batches::below;
 use crate::corpus::{Corpus, Place};
 use crate::recipe::{MOST_ORDER, Noise};
@@ -47,16 +47,8 @@ impl Noiser {
 
     /// `len` tokens of a file from `place` on, with noise that depends on nothing but the seed and
     /// `number`. The first is as it was.
-    pub fn sequence(
-        &self,
-        corpus: &Corpus,
-        place: Place,
-        len: usize,
-        share: f32,
-        number: u64,
-    ) -> Vec<i32> {
-        let span = self.noise.span;
-        let (mut spans, mut rng) = (Spans::new(Runs { share, span }), draws(self.seed, number));
+    pub fn sequence(&self, corpus: &Corpus, place: Place, len: usize, number: u64) -> Vec<i32> {
+        let (mut spans, mut rng) = (Spans::new(&self.noise), draws(self.seed, number));
         let mut out = corpus.at(place, len).to_vec();
         for i in 0..out.len() {
             if spans.next(&mut rng).is_some() && i > 0 {
@@ -127,8 +119,9 @@ mod tests {
         prop::collection::vec(prop::collection::vec(0i32..5, 40..80), 1..4)
     }
 
-    fn noiser(corpus: &Corpus, order: usize) -> Noiser {
+    fn noiser(corpus: &Corpus, rate: f32, order: usize) -> Noiser {
         let noise = Noise {
+            rate,
             order,
             ..Noise::default()
         };
@@ -153,7 +146,7 @@ mod tests {
             files.iter_mut().for_each(|f| { let first = f[..2].to_vec(); f.extend(first) });
             let corpus = corpus(&files);
             let start = corpus.places().next().unwrap();
-            let out = noiser(&corpus, 1).sequence(&corpus, start, 30, 1.0, number);
+            let out = noiser(&corpus, 1.0, 1).sequence(&corpus, start, 30, number);
             prop_assert_eq!(out.len(), 30);
             for pair in out.windows(2) {
                 let often = files.iter().flat_map(|f| &f[..f.len() - 1]);
@@ -168,13 +161,13 @@ mod tests {
         fn sequences_repeat(files in files(), number in any::<u64>(), order in 0usize..=3) {
             let corpus = corpus(&files);
             let start = corpus.places().nth(3).unwrap();
-            let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, 0.3, number);
-            let noiser_ = noiser(&corpus, order);
+            let draw = |noiser: &Noiser| noiser.sequence(&corpus, start, 30, number);
+            let noiser_ = noiser(&corpus, 0.3, order);
             let first = draw(&noiser_);
             prop_assert_eq!(first[0], files[0][3]);
             draw(&noiser_);
             prop_assert_eq!(&first, &draw(&noiser_));
-            prop_assert_eq!(&first, &draw(&noiser(&corpus, order)));
+            prop_assert_eq!(&first, &draw(&noiser(&corpus, 0.3, order)));
         }
     }
 
@@ -184,8 +177,8 @@ mod tests {
         // No token occurs twice, so that whatever is drawn is another.
         let corpus = corpus(&[(0..20_000).collect()]);
         let start = corpus.places().next().unwrap();
-        let noiser = noiser(&corpus, 0);
-        let out = noiser.sequence(&corpus, start, 10_000, 0.2, 1);
+        let noiser = noiser(&corpus, 0.2, 0);
+        let out = noiser.sequence(&corpus, start, 10_000, 1);
         let changed = out.iter().zip(0..).filter(|(id, i)| *id != i).count();
         // Five standard deviations of a binomial count.
         assert!((changed as f64 - 2000.0).abs() < 5.0 * (10_000.0f64 * 0.2 * 0.8).sqrt());
@@ -197,7 +190,7 @@ mod tests {
         // 1 2 is followed by 3 and 4; 2 alone also by 9.
         let text = vec![1, 2, 3, 1, 2, 4, 8, 2, 9];
         let corpus = corpus(&[text]);
-        let noiser = noiser(&corpus, 3);
+        let noiser = noiser(&corpus, 1.0, 3);
         let drawn = |before: &[i32]| -> Vec<i32> {
             let mut rng = ChaCha8Rng::seed_from_u64(1);
             let places = (0..50).map(|_| noiser.draw(&mut rng, before));

@@ -121,11 +121,6 @@ impl Recipe {
             ("the factor on diversity", self.loss.diversity, ANY),
             ("the exponent of importance", exponent, EXPONENTS),
             ("the share of noise", self.noise.rate, SHARES),
-            (
-                "the last share of noise",
-                self.noise.last.unwrap_or(0.0),
-                SHARES,
-            ),
             ("the final share of the learning rate", o.final_rate, SHARES),
             ("beta1", o.beta1, BELOW_1),
             ("beta2", o.beta2, BELOW_1),

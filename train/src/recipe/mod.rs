@@ -92,9 +92,6 @@ pub const MOST_SPAN: usize = 256;
 pub struct Noise {
     /// The share of tokens that are replaced.
     pub rate: f32,
-    /// The share at the end, if it changes along the run.
-    #[serde(default)]
-    pub last: Option<f32>,
     /// Where the others come from.
     #[serde(default)]
     pub from: NoiseSource,
@@ -110,21 +107,9 @@ fn one() -> usize {
 }
 
 impl Noise {
-    /// Whether there is any.
-    pub fn is_some(&self) -> bool {
-        self.rate > 0.0 || self.last.is_some_and(|last| last > 0.0)
-    }
-
     /// Whether the teacher writes tokens.
     pub fn by_teacher(&self) -> bool {
-        self.is_some() && self.from == NoiseSource::Teacher
-    }
-
-    /// The share in update `step` of `steps`, from 1: on a line from the first to the last.
-    pub fn share(&self, step: u64, steps: u64) -> f32 {
-        let done = step.saturating_sub(1) as f64 / steps.saturating_sub(1).max(1) as f64;
-        let (first, last) = (self.rate, self.last.unwrap_or(self.rate));
-        (f64::from(first) + (f64::from(last) - f64::from(first)) * done) as f32
+        self.rate > 0.0 && self.from == NoiseSource::Teacher
     }
 }
 
@@ -132,7 +117,6 @@ impl Default for Noise {
     fn default() -> Noise {
         Noise {
             rate: 0.0,
-            last: None,
             from: NoiseSource::Text,
             span: 1,
             order: 1,

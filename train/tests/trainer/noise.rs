@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use rabitc_ir::{Interpreter, Tensor};
 use rabitc_passes::autodiff::training::{Form, form};
 use rabitc_train::corpus::Batch;
-use rabitc_train::noise::Runs;
 use rabitc_train::noise::teacher::Blanks;
 use rabitc_train::{graphs, plan};
 
@@ -17,11 +16,16 @@ const VOCAB: usize = 23;
 /// A batch of `count` sequences of two tokens and one after them, all tokens `first`, of which
 /// the teacher has written all but the first.
 fn written(teacher: &Teacher, first: i32, count: usize) -> Batch {
+    let noise = Noise {
+        rate: 1.0,
+        from: NoiseSource::Teacher,
+        span: 2,
+        order: 0,
+    };
     let (mut batch, mut blanks) = (Batch::default(), Blanks::default());
     for number in 0..count {
-        let (share, span) = (1.0, 2);
         let at = 2 * number..2 * number + 2;
-        blanks.mark(Runs { share, span }, 5, number as u64, at);
+        blanks.mark(&noise, 5, number as u64, at);
         batch.push(&[first; 3]);
     }
     let mut engine = CpuEngine::new(Some(2)).unwrap();
@@ -146,7 +150,7 @@ fn a_share_of_the_text_is_replaced() {
         };
         let position = rabitc_train::batches::Position::default();
         let batches = rabitc_train::batches::Batches::new(&corpus, 100, 40, 9, noise, position);
-        batches.unwrap().next(40, share)
+        batches.unwrap().next(40)
     };
     for (share, span) in [(0.1, 1), (0.4, 5)] {
         let (batch, blanks) = marked(share, span);

@@ -33,7 +33,6 @@ fn going_on_changes_nothing() {
     let model = Model::new(1);
     let noise = |from, span, order| Noise {
         rate: 0.2,
-        last: (span == 2).then_some(0.6),
         from,
         span,
         order,
@@ -160,7 +159,6 @@ fn what_does_not_fit_is_refused() {
         "the share of noise is 1.5; it must be from 0 to 1",
     );
     refused(&|s| s.recipe.noise.rate = f32::NAN, "of noise is NaN");
-    refused(&|s| s.recipe.noise.last = Some(-0.1), "last share of noise");
     refused(&|s| s.recipe.noise.order = 4, "after 4 tokens");
     refused(
         &|s| s.recipe.noise.span = 0,
