@@ -36,9 +36,12 @@ fn check(s: &Shape) {
     check_on(s, targets, 16, Device::Cpu);
 }
 
+/// How many tokens the runs of a model have, one after the other.
+const RUNS: [u32; 6] = [1, 5, 3, 32, 2, 13];
+
 /// Compiles a random model and checks every kernel of it on a device.
 fn check_on(s: &Shape, targets: Targets, planes: usize, device: Device) {
-    check_runs(s, targets, planes, device, &[1, 5, 3, 32, 2, 13]);
+    check_runs(s, targets, planes, device, &RUNS);
 }
 
 /// The same with runs of so many tokens, one after the other.
@@ -144,36 +147,54 @@ proptest! {
     }
 }
 
-/// A model of one block with such sizes, on the card; tests of their own, since the interpreter takes
-/// most of the time and tests run beside each other.
-fn check_larger(hidden: usize, ffn: usize, heads: (usize, usize), half_head: usize, paths: usize) {
+/// A model of one block, on the card; tests of their own, since the interpreter takes most of the time
+/// and tests run beside each other.
+fn check_larger(shape: Shape, runs: &[u32]) {
     let Some(targets) = gpu() else { return };
-    let (kv_heads, group) = heads;
-    let shape = Shape {
-        hidden,
-        ffn,
-        kv_heads,
-        group,
-        half_head,
-        paths,
-        ..plain()
-    };
-    check_on(&shape, targets, 16, Device::Cuda(0));
+    check_runs(&shape, targets, 16, Device::Cuda(0), runs);
 }
 
 #[test]
 fn gpu_kernels_of_larger_shapes_work_too() {
-    check_larger(2048, 5504, (4, 4), 32, 2);
+    let shape = Shape {
+        hidden: 2048,
+        ffn: 5504,
+        kv_heads: 4,
+        group: 4,
+        half_head: 32,
+        paths: 2,
+        ..plain()
+    };
+    check_larger(shape, &RUNS);
 }
 
 #[test]
 fn gpu_kernels_of_larger_odd_shapes_work_too() {
-    check_larger(1536, 4100, (2, 1), 128, 3);
+    let shape = Shape {
+        hidden: 1536,
+        ffn: 4100,
+        kv_heads: 2,
+        group: 1,
+        half_head: 128,
+        paths: 3,
+        ..plain()
+    };
+    check_larger(shape, &RUNS);
 }
 
+/// One run for each program: of one token, of up to 4 and 8, and of a prompt.
 #[test]
 fn gpu_kernels_of_the_shapes_of_large_models_work_too() {
-    check_larger(4096, 11008, (8, 1), 64, 2);
+    let shape = Shape {
+        hidden: 4096,
+        ffn: 11008,
+        kv_heads: 8,
+        group: 1,
+        half_head: 64,
+        paths: 2,
+        ..plain()
+    };
+    check_larger(shape, &[1, 3, 6, 17]);
 }
 
 /// Prompts of more than one tile, in tiles of 128 and, where a layer has rows enough, of 256 tokens.
