@@ -43,7 +43,10 @@ fn of_map(plan: &Plan, i: usize, j: usize) -> Option<Step> {
     let exact = plan.values[x.value].dtype == DType::F32;
     let plain = map.stores.iter().all(|s| !s.accumulate);
     let held = matches!(plan.values[weight.value].place, Place::Weight(_));
-    if !exact || !plain || !held {
+    // It comes before the steps between the two, which then must not touch what it reads or writes.
+    let mut between = Touched::default();
+    plan.steps[i + 1..j].iter().for_each(|s| between.add(s));
+    if !exact || !plain || !held || between.holds_back(&plan.steps[j]) {
         return None;
     }
     let mut map = map.clone();
