@@ -1,11 +1,9 @@
 //! Artifacts: the same input gives the same bytes, damage is found, misfits are refused.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rabitc::compile::{Options, Progress, Targets, compile};
-use rabitc_passes::svid::Init;
 use rabitc_rbx::level::Arch;
 use rabitc_rbx::{Artifact, Level};
 use rabitc_runtime::pool::Pool;
@@ -19,21 +17,14 @@ impl Progress for Silent {
 }
 
 fn options(output: &Path, levels: Vec<Level>) -> Options {
+    let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/models/books-1m");
+    let targets = Targets {
+        levels,
+        gpus: Vec::new(),
+    };
     Options {
-        checkpoint: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models/books-1m")),
         output: Some(output.to_path_buf()),
-        targets: Targets {
-            levels,
-            gpus: Vec::new(),
-        },
-        planes: 16,
-        gpu_tables: Default::default(),
-        backend: Default::default(),
-        passes: Default::default(),
-        init: Init::Greedy,
-        lower: Default::default(),
-        emit: Vec::new(),
-        record: BTreeMap::new(),
+        ..Options::new(PathBuf::from(checkpoint), targets)
     }
 }
 

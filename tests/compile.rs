@@ -28,20 +28,12 @@ fn fixture(name: &str) -> PathBuf {
 
 fn build(checkpoint: &Path, output: &Path) -> anyhow::Result<Summary> {
     let options = Options {
-        checkpoint: checkpoint.to_path_buf(),
         output: Some(output.to_path_buf()),
-        targets: parse_targets("cpu:native")?,
-        planes: 16,
-        gpu_tables: Default::default(),
-        backend: Default::default(),
         passes: rabitc_passes::Options {
             paths: PATHS,
             ..Default::default()
         },
-        init: Init::Greedy,
-        lower: Default::default(),
-        emit: Vec::new(),
-        record: BTreeMap::new(),
+        ..Options::new(checkpoint.to_path_buf(), parse_targets("cpu:native")?)
     };
     compile(&options, &mut Silent)
 }

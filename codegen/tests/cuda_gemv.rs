@@ -2,7 +2,7 @@
 //! products are cut.
 
 use rabitc_codegen::cuda::kernels::finish::Finish;
-use rabitc_codegen::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
+use rabitc_codegen::cuda::kernels::rb_gemv::{GemvTile, RbGemv};
 use rabitc_codegen::cuda::layout::GpuLayout;
 use rabitc_codegen::cuda::plan::{choose_gemv_tile, gemv_candidates};
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
@@ -35,14 +35,7 @@ fn product(segments: &[usize], d_in: usize, paths: usize, finish: Finish, norm: 
         each: None,
         x_aligned: d_in.is_multiple_of(8),
         finish,
-        tile: GemvTile {
-            splits: 1,
-            clusters: 1,
-            warps: 1,
-            slots: 1,
-            alone: Alone::No,
-            next: Next::AtOnce,
-        },
+        tile: GemvTile::UNCUT,
     }
 }
 

@@ -50,14 +50,7 @@ fn product(
         x_stride,
         finish,
         by_rows: false,
-        tile: TokenTile {
-            splits: 1,
-            row_tiles: 1,
-            warps: 1,
-            parts: 1,
-            at_once: 1,
-            slots: 1,
-        },
+        tile: TokenTile::UNCUT,
     }
 }
 

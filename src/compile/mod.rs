@@ -49,6 +49,26 @@ pub struct Options {
     pub record: BTreeMap<String, String>,
 }
 
+impl Options {
+    /// What compiles a checkpoint for `targets` and writes nothing: 16-bit activations on GPUs, greedy
+    /// scales, and everything else as it is by default.
+    pub fn new(checkpoint: PathBuf, targets: Targets) -> Options {
+        Options {
+            checkpoint,
+            output: None,
+            targets,
+            planes: 16,
+            gpu_tables: GpuTables::default(),
+            backend: code::BackendChoice::default(),
+            passes: rabitc_passes::Options::default(),
+            init: Init::Greedy,
+            lower: LowerOptions::default(),
+            emit: Vec::new(),
+            record: BTreeMap::new(),
+        }
+    }
+}
+
 /// CPU levels and GPU architectures, each lowest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use rabitc::compile::{Options, Targets, compile};
 use rabitc::verify::{Check, verify};
 use rabitc_ir::Graph;
-use rabitc_passes::svid::Init;
 use rabitc_rbx::Level;
 use rabitc_runtime::pool::Pool;
 use rabitc_runtime::{Model, Session};
@@ -19,21 +18,14 @@ use crate::Silent;
 fn fixture() -> (tempfile::TempDir, Arc<Model>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.rbx");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures/gemma3");
+    let targets = Targets {
+        levels: vec![Level::native().expect("this machine has a CPU level")],
+        gpus: Vec::new(),
+    };
     let options = Options {
-        checkpoint: Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fixtures/gemma3"),
         output: Some(path.clone()),
-        targets: Targets {
-            levels: vec![Level::native().expect("this machine has a CPU level")],
-            gpus: Vec::new(),
-        },
-        planes: 16,
-        gpu_tables: Default::default(),
-        backend: Default::default(),
-        passes: Default::default(),
-        init: Init::Greedy,
-        lower: Default::default(),
-        emit: Vec::new(),
-        record: Default::default(),
+        ..Options::new(fixture, targets)
     };
     compile(&options, &mut Silent).expect("the fixture compiles");
     let model = Model::open(&path).expect("the artifact opens");

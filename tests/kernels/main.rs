@@ -17,7 +17,6 @@ use rabitc::compile::{Input, Options, Progress, Targets, assemble};
 use rabitc::verify::verify;
 use rabitc_ir::ops::residual_binary::Activations;
 use rabitc_passes::HeadForm;
-use rabitc_passes::svid::Init;
 use rabitc_runtime::pool::Pool;
 use rabitc_runtime::{Device, Model, Session};
 
@@ -71,11 +70,8 @@ fn check_runs(s: &Shape, targets: Targets, planes: usize, device: Device, runs: 
 fn build(s: &Shape, targets: Targets, planes: usize, context: usize, path: &Path) {
     let (graph, weights) = model(s);
     let options = Options {
-        checkpoint: Default::default(),
         output: Some(path.to_path_buf()),
-        targets,
         planes,
-        gpu_tables: Default::default(),
         backend: s.backend,
         passes: rabitc_passes::Options {
             paths: s.paths,
@@ -84,10 +80,7 @@ fn build(s: &Shape, targets: Targets, planes: usize, context: usize, path: &Path
             activations: s.activations,
             ..Default::default()
         },
-        init: Init::Greedy,
-        lower: Default::default(),
-        emit: Vec::new(),
-        record: BTreeMap::new(),
+        ..Options::new(Default::default(), targets)
     };
     let input = Input {
         graph,

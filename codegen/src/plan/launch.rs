@@ -94,9 +94,20 @@ pub struct View {
 }
 
 impl View {
-    /// The pointer to row 0.
-    pub fn read(&self) -> Operand {
-        Operand::Read(self.buffer, self.column * 4)
+    /// The pointer to row 0, as a launch takes it.
+    pub fn read<O: From<View>>(&self) -> O {
+        O::from(*self)
+    }
+
+    /// Whether every row starts at a multiple of `n` elements and has a multiple of `n` of them.
+    pub fn aligned(&self, n: usize) -> bool {
+        self.column.is_multiple_of(n) && self.stride.is_multiple_of(n)
+    }
+}
+
+impl From<View> for Operand {
+    fn from(view: View) -> Operand {
+        Operand::Read(view.buffer, view.column * 4)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod attention;
 mod losses;
 mod maps;
+mod norms;
 mod rows;
 mod weights;
 
@@ -23,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         attention::cases(),
         losses::cases(),
         maps::cases(),
+        norms::cases(),
         rows::cases(),
         weights::cases(),
     ];

@@ -81,7 +81,31 @@ fn tile(product: &TunedProduct, candidate: usize) -> String {
 }
 
 fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -> String {
-    let mut products = Table::new(&[
+    let info = &bench.device().info;
+    format!(
+        "{}\n{}\n{}\n\
+         A link is every product of a program once, with signs from memory; a layer has everything \
+         between them too, and {POSITIONS} positions cached. Where layers were measured they decide. \
+         Gains are measured after the choice.\n{} ({}), {}.\n\
+         All times are in {}: `rabitc compile --tuned` uses them.\n",
+        products(tuned),
+        programs(tuned),
+        kinds(&gains(tuned)),
+        info.name,
+        info.arch,
+        compiler.describe(),
+        cache.display(),
+    )
+}
+
+/// A time in microseconds; nothing for none.
+fn micros(ns: Option<f64>) -> String {
+    ns.map_or(String::new(), |ns| format!("{:.2}", ns / 1e3))
+}
+
+/// How each product was cut and is, as a table.
+fn products(tuned: &[Tuned]) -> Table {
+    let mut table = Table::new(&[
         ("product", Align::Left),
         ("candidates", Align::Right),
         ("cost model", Align::Left),
@@ -92,7 +116,29 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         ("after", Align::Right),
         ("noise", Align::Right),
     ]);
-    let mut programs = Table::new(&[
+    for p in tuned.iter().flat_map(|t| &t.products) {
+        let candidate = |n: usize| &p.entry.candidates[n];
+        let in_link = |n: usize| micros(Some(candidate(n).time.median_ns));
+        let step = p.entry.step.as_ref();
+        let in_step = |n: usize| micros(step.and_then(|s| s.time(&candidate(n).kernel)));
+        table.row([
+            p.entry.problem.clone(),
+            p.entry.candidates.len().to_string(),
+            tile(p, 0),
+            in_link(0),
+            tile(p, p.best),
+            in_link(p.best),
+            in_step(0),
+            in_step(p.best),
+            micros(step.map(|s| s.noise_ns)),
+        ]);
+    }
+    table
+}
+
+/// What each program gains, as a table.
+fn programs(tuned: &[Tuned]) -> Table {
+    let mut table = Table::new(&[
         ("program", Align::Left),
         ("products", Align::Right),
         ("links", Align::Right),
@@ -104,54 +150,23 @@ fn text(tuned: &[Tuned], bench: &Workbench, compiler: &Compiler, cache: &Path) -
         ("tuned, µs a layer", Align::Right),
         ("gain", Align::Right),
     ]);
-    let micros = |ns: Option<f64>| ns.map_or(String::new(), |ns| format!("{:.2}", ns / 1e3));
+    let gain = |[model, best]: [f64; 2]| format!("{:.3}×", model / best);
     for t in tuned {
-        for p in &t.products {
-            let time = |n: usize| p.entry.candidates[n].time.median_ns / 1e3;
-            let kernel = |n: usize| &p.entry.candidates[n].kernel[..];
-            let step = p.entry.step.as_ref();
-            let in_step = |n: usize| micros(step.and_then(|s| s.time(kernel(n))));
-            products.row([
-                p.entry.problem.clone(),
-                p.entry.candidates.len().to_string(),
-                tile(p, 0),
-                format!("{:.2}", time(0)),
-                tile(p, p.best),
-                format!("{:.2}", time(p.best)),
-                in_step(0),
-                in_step(p.best),
-                micros(step.map(|s| s.noise_ns)),
-            ]);
-        }
         let [model, best] = t.link_ns;
-        programs.row([
+        table.row([
             t.program.to_owned(),
             t.products.len().to_string(),
             t.links.to_string(),
-            format!("{:.2}", model / 1e3),
-            format!("{:.2}", best / 1e3),
-            format!("{:.3}×", model / best),
+            micros(Some(model)),
+            micros(Some(best)),
+            gain(t.link_ns),
             digits(t.sign_bytes as f64 / best),
             micros(t.step_ns.map(|[model, _]| model)),
             micros(t.step_ns.map(|[_, best]| best)),
-            t.step_ns.map_or(String::new(), |[model, best]| {
-                format!("{:.3}×", model / best)
-            }),
+            t.step_ns.map_or(String::new(), gain),
         ]);
     }
-    let info = &bench.device().info;
-    format!(
-        "{products}\n{programs}\n{}\n\
-         A link is every product of a program once, with signs from memory; a layer has everything \
-         between them too, and {POSITIONS} positions cached. Where layers were measured they decide. \
-         Gains are measured after the choice.\n{} ({}), {}.\n\
-         All times are in {}: `rabitc compile --tuned` uses them.\n",
-        kinds(&gains(tuned)),
-        info.name,
-        info.arch,
-        compiler.describe(),
-        cache.display(),
-    )
+    table
 }
 
 /// The gains of kinds and of all, as a table.

@@ -1,13 +1,11 @@
 //! Tests of candidates and of the choice among them.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
 
 use super::super::cost::Room;
-use super::super::product::{COST_MODEL, choose, unmeasured};
+use super::super::product::{COST_MODEL, check_names, choose, unmeasured};
 use super::*;
 use crate::cuda::CudaSpec;
 use crate::cuda::kernels::finish::Finish;
@@ -29,14 +27,7 @@ fn product(segments: &[usize], d_in: usize, finish: Finish) -> RbGemv {
         each: None,
         x_aligned: true,
         finish,
-        tile: GemvTile {
-            splits: 1,
-            clusters: 1,
-            warps: 1,
-            slots: 1,
-            alone: Alone::No,
-            next: Next::AtOnce,
-        },
+        tile: GemvTile::UNCUT,
     }
 }
 
@@ -125,13 +116,8 @@ fn the_choice_is_the_least_cost_or_what_was_measured() {
 fn candidates_have_one_problem_and_names_of_their_own() {
     let wanted = product(&[11008; 2], 4096, Finish::Gate(Activation::Silu));
     let candidates = wanted.candidates("sm_90".parse().unwrap());
-    let names: BTreeSet<String> = candidates.iter().map(CudaSpec::name).collect();
-    assert_eq!(names.len(), candidates.len());
     assert!(candidates.len() > 10, "{}", candidates.len());
-    for cut in &candidates {
-        assert_eq!(cut.problem(), candidates[0].problem());
-        assert!(cut.name().starts_with(&cut.problem()));
-    }
+    check_names(&candidates);
 }
 
 proptest! {

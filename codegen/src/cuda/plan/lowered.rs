@@ -5,6 +5,7 @@ use rabitc_rbx::gpu::{Blocks, GpuArg, GpuProgram, GpuStep};
 
 use super::Mode;
 use crate::CodegenError;
+pub use crate::plan::launch::View;
 use crate::plan::launch::{Buffer, BufferId};
 use crate::plan::place::place;
 
@@ -26,6 +27,15 @@ impl Operand {
     /// The beginning of a buffer.
     pub fn to(id: BufferId) -> Operand {
         Operand::Buffer { id, offset: 0 }
+    }
+}
+
+impl From<View> for Operand {
+    fn from(view: View) -> Operand {
+        Operand::Buffer {
+            id: view.buffer,
+            offset: view.column * 4,
+        }
     }
 }
 
@@ -72,32 +82,6 @@ pub struct Lowered {
     pub buffers: Vec<RowBuffer>,
     /// The buffer that holds the logits.
     pub logits: BufferId,
-}
-
-/// A value's place: columns of a buffer.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// The buffer.
-    pub buffer: BufferId,
-    /// First column, in f32 elements.
-    pub column: usize,
-    /// f32 elements a row.
-    pub stride: usize,
-}
-
-impl View {
-    /// The pointer to row 0.
-    pub fn read(&self) -> Operand {
-        Operand::Buffer {
-            id: self.buffer,
-            offset: self.column * 4,
-        }
-    }
-
-    /// Whether every row starts at a multiple of `n` elements and has a multiple of `n` of them.
-    pub fn aligned(&self, n: usize) -> bool {
-        self.column.is_multiple_of(n) && self.stride.is_multiple_of(n)
-    }
 }
 
 /// What the lowering functions need to know of the node in hand.

@@ -156,3 +156,14 @@ fn candidate<T: Cut>(cut: &T, cost: f64) -> Candidate {
         cost,
     }
 }
+
+/// Ways to cut one product: each has a name of its own, which begins with the problem that all share.
+#[cfg(test)]
+pub(super) fn check_names<C: Cut>(cuts: &[C]) {
+    let names: std::collections::BTreeSet<String> = cuts.iter().map(|c| c.name()).collect();
+    assert_eq!(names.len(), cuts.len());
+    for cut in cuts {
+        assert_eq!(cut.problem(), cuts[0].problem());
+        assert!(cut.name().starts_with(&cut.problem()));
+    }
+}

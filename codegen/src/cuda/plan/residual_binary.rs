@@ -12,20 +12,10 @@ use super::table::PackedLayer;
 use crate::CodegenError;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_fold::RbFold;
-use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, Next, RbGemv};
+use crate::cuda::kernels::rb_gemv::{GemvTile, RbGemv};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use crate::cuda::layout::GpuLayout;
-
-/// The tile of a product whose tile is yet to be chosen.
-const NO_TILE: GemvTile = GemvTile {
-    splits: 1,
-    clusters: 1,
-    warps: 1,
-    slots: 1,
-    alone: Alone::No,
-    next: Next::AtOnce,
-};
 
 /// A layer's parts.
 pub(super) struct Layer<'a> {
@@ -137,7 +127,7 @@ impl Lowering<'_, '_> {
             norm: norm.then_some(layer.op.eps),
             each: None,
             x_aligned: x.aligned(8),
-            tile: NO_TILE,
+            tile: GemvTile::UNCUT,
         };
         let product = self.table.cut(&wanted, self.options.arch);
         let product = product.ok_or_else(|| self.does_not_fit(here))?;
@@ -231,14 +221,7 @@ impl Lowering<'_, '_> {
             x_aligned: x.aligned(8),
             finish,
             by_rows: here.by_rows(),
-            tile: TokenTile {
-                splits: 1,
-                row_tiles: 1,
-                warps: 1,
-                parts: 1,
-                at_once: 1,
-                slots: 1,
-            },
+            tile: TokenTile::UNCUT,
         };
         self.table.cut(&wanted, self.options.arch)
     }
@@ -259,7 +242,7 @@ impl Lowering<'_, '_> {
             each: Some(x.stride),
             x_aligned: x.aligned(8),
             finish,
-            tile: NO_TILE,
+            tile: GemvTile::UNCUT,
         };
         let tile = gemv_tile::choose(&product, self.options.arch);
         product.tile = tile.ok_or_else(|| self.does_not_fit(here))?;

@@ -1,14 +1,11 @@
 //! Tests of the ways to cut products of several tokens, and of the choice among them.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
 
-use super::super::product::unmeasured;
+use super::super::product::{check_names, unmeasured};
 use super::*;
-use crate::cuda::CudaSpec;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_tokens::TokenTile;
 use crate::cuda::layout::GpuLayout;
@@ -35,14 +32,7 @@ fn product(segments: &[usize], d_in: usize, paths: usize, tokens: usize, gate: b
             false => Finish::Store,
         },
         by_rows: false,
-        tile: TokenTile {
-            splits: 1,
-            row_tiles: 1,
-            warps: 1,
-            parts: 1,
-            at_once: 1,
-            slots: 1,
-        },
+        tile: TokenTile::UNCUT,
     }
 }
 
@@ -86,13 +76,7 @@ fn more_of_anything_takes_more_time() {
 #[test]
 fn candidates_have_one_problem_and_names_of_their_own() {
     let wanted = product(&[11008; 2], 4096, 2, 8, true);
-    let cuts = wanted.candidates("sm_90".parse().unwrap());
-    let names: BTreeSet<String> = cuts.iter().map(CudaSpec::name).collect();
-    assert_eq!(names.len(), cuts.len());
-    for cut in &cuts {
-        assert_eq!(cut.problem(), cuts[0].problem());
-        assert!(cut.name().starts_with(&cut.problem()));
-    }
+    check_names(&wanted.candidates("sm_90".parse().unwrap()));
 }
 
 proptest! {

@@ -76,6 +76,18 @@ pub struct GemvTile {
     pub next: Next,
 }
 
+impl GemvTile {
+    /// That of a product which is yet to be cut.
+    pub const UNCUT: GemvTile = GemvTile {
+        splits: 1,
+        clusters: 1,
+        warps: 1,
+        slots: 1,
+        alone: Alone::No,
+        next: Next::AtOnce,
+    };
+}
+
 /// The product of a layer with one token, or with each of several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RbGemv {

@@ -45,6 +45,18 @@ pub struct TokenTile {
     pub slots: usize,
 }
 
+impl TokenTile {
+    /// That of a product which is yet to be cut.
+    pub const UNCUT: TokenTile = TokenTile {
+        splits: 1,
+        row_tiles: 1,
+        warps: 1,
+        parts: 1,
+        at_once: 1,
+        slots: 1,
+    };
+}
+
 /// The product of a layer for several tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RbTokens {
