@@ -11,7 +11,8 @@ use rabitc_codegen::cuda::kernels::linear::Weight;
 use rabitc_codegen::cuda::kernels::linear_tokens::LinearTokens;
 use rabitc_codegen::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use rabitc_codegen::cuda::layout::GpuLayout;
-use rabitc_codegen::cuda::plan::choose_token_tile;
+use rabitc_codegen::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
+use rabitc_codegen::cuda::plan::{choose_group_tile, choose_token_tile};
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
 use rabitc_codegen::kernels::Float;
 use rabitc_ir::layout::SignLayout;
@@ -51,6 +52,21 @@ fn product(
         finish,
         by_rows: false,
         tile: TokenTile::UNCUT,
+    }
+}
+
+/// The same product for architectures with clusters.
+fn grouped(of: RbTokens) -> RbTokensWgmma {
+    RbTokensWgmma {
+        layout: of.layout,
+        tokens: of.tokens,
+        planes: of.planes,
+        norm: of.norm,
+        x_stride: of.x_stride,
+        x_aligned: of.x_aligned,
+        finish: of.finish,
+        by_rows: of.by_rows,
+        tile: GroupTile::UNCUT,
     }
 }
 
@@ -154,7 +170,10 @@ fn linears() -> Vec<(&'static str, LinearTokens)> {
 fn kernels(arch: SmArch) -> Vec<(&'static str, Box<dyn CudaSpec>)> {
     let mut all: Vec<(&'static str, Box<dyn CudaSpec>)> = Vec::new();
     for (name, product) in products() {
-        if let Some(product) = choose_token_tile(&product, arch) {
+        if arch.has_clusters() {
+            let product = choose_group_tile(&grouped(product), arch).expect("it fits");
+            all.push((name, Box::new(product)));
+        } else if let Some(product) = choose_token_tile(&product, arch) {
             all.push((name, Box::new(product)));
         }
     }

@@ -22,6 +22,7 @@ pub mod rb_prefill_wgmma;
 pub mod rb_prepare;
 pub mod rb_repack;
 pub mod rb_tokens;
+pub mod rb_tokens_wgmma;
 pub mod read_memory;
 pub mod rms_norm;
 pub mod rotate_append;

@@ -8,6 +8,8 @@ pub mod cost;
 mod fuse;
 mod gemv_cut;
 mod gemv_tile;
+mod group_cut;
+mod group_tile;
 mod heads;
 mod lower;
 mod lowered;
@@ -30,6 +32,7 @@ use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
+pub use group_cut::choose as choose_group_tile;
 use product::{Measured, Product};
 pub use token_cut::choose as choose_token_tile;
 

@@ -15,6 +15,7 @@ use crate::cuda::kernels::rb_fold::RbFold;
 use crate::cuda::kernels::rb_gemv::{GemvTile, RbGemv};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
+use crate::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
 use crate::cuda::layout::GpuLayout;
 
 /// A layer's parts.
@@ -178,12 +179,11 @@ impl Lowering<'_, '_> {
         let x = self.product_input(here, &layer)?;
         let finish = self.finish(here, &layer);
         let norm = (layer.op.prologue == Prologue::RmsNorm).then_some(layer.op.eps);
-        let several = self.several(here, &layer, x, finish, norm, self.mode.max_tokens);
+        let several = self.several(here, &layer, x, finish, norm);
         let (blocks, tokens, columns, kernel, state) = match several {
-            Some(product) => {
-                let (blocks, tokens, columns) = (product.grid(), product.tokens, product.width());
+            Some((blocks, tokens, columns, kernel)) => {
                 let state = Some(Operand::Arg(GpuArg::State));
-                (blocks, tokens, columns, self.table.kernel(product), state)
+                (blocks, tokens, columns, kernel, state)
             }
             None => {
                 let product = self.one_by_one(here, &layer, x, finish, norm)?;
@@ -202,7 +202,8 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// The product of up to `tokens` tokens at once; `None` if shared memory holds no two.
+    /// The product of several tokens at once: its blocks, the tokens of a block, columns of the
+    /// result and the kernel's number; `None` if shared memory holds no two tokens.
     fn several(
         &mut self,
         here: &Here,
@@ -210,20 +211,40 @@ impl Lowering<'_, '_> {
         x: View,
         finish: Finish,
         norm: Option<f32>,
-        tokens: usize,
-    ) -> Option<RbTokens> {
+    ) -> Option<(usize, usize, usize, usize)> {
+        let (layout, planes) = (layer.layout.clone(), self.options.planes);
+        let tokens = self.mode.max_tokens.next_power_of_two();
+        let (x_stride, x_aligned, by_rows) = (x.stride, x.aligned(8), here.by_rows());
+        if self.options.arch.has_clusters() {
+            let wanted = RbTokensWgmma {
+                layout,
+                tokens,
+                planes,
+                norm,
+                x_stride,
+                x_aligned,
+                finish,
+                by_rows,
+                tile: GroupTile::UNCUT,
+            };
+            let cut = self.table.cut(&wanted, self.options.arch)?;
+            let (blocks, tokens, columns) = (cut.grid(), cut.tokens, cut.width());
+            return Some((blocks, tokens, columns, self.table.kernel(cut)));
+        }
         let wanted = RbTokens {
-            layout: layer.layout.clone(),
-            tokens: tokens.next_power_of_two(),
-            planes: self.options.planes,
+            layout,
+            tokens,
+            planes,
             norm,
-            x_stride: x.stride,
-            x_aligned: x.aligned(8),
+            x_stride,
+            x_aligned,
             finish,
-            by_rows: here.by_rows(),
+            by_rows,
             tile: TokenTile::UNCUT,
         };
-        self.table.cut(&wanted, self.options.arch)
+        let cut = self.table.cut(&wanted, self.options.arch)?;
+        let (blocks, tokens, columns) = (cut.grid(), cut.tokens, cut.width());
+        Some((blocks, tokens, columns, self.table.kernel(cut)))
     }
 
     /// The product of one token after the other.

@@ -7,6 +7,7 @@
 use rabitc_rbx::SmArch;
 
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
+use crate::cuda::layout::GpuLayout;
 
 /// Blocks of a cluster at most; larger clusters are not portable, and smaller ones quantise more often.
 const MOST_SPLITS: usize = 8;
@@ -41,7 +42,7 @@ fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
     while splits > chunks {
         splits /= 2;
     }
-    let row_tiles = row_tiles(product, (blocks(arch, splits) / splits).max(1));
+    let row_tiles = row_tiles(&product.layout, product.gated(), (blocks(arch, splits) / splits).max(1));
     let mut all = Vec::new();
     for warps in WARPS {
         for parts in 1..=MOST_PARTS.min(chunks.div_ceil(splits)) {
@@ -70,7 +71,7 @@ fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
 }
 
 /// Blocks that run at once, one a multiprocessor. Of large clusters, fewer can be placed.
-fn blocks(arch: SmArch, splits: usize) -> usize {
+pub(super) fn blocks(arch: SmArch, splits: usize) -> usize {
     match (arch.has_clusters(), splits) {
         (true, 4..) => 120,
         (true, _) => 132,
@@ -104,9 +105,8 @@ fn is_even(product: &RbTokens) -> bool {
 }
 
 /// The fewest row tiles a cluster with which no more than `clusters` are needed.
-fn row_tiles(product: &RbTokens, clusters: usize) -> usize {
-    let layout = &product.layout;
-    let (unit, segments) = match product.gated() {
+pub(super) fn row_tiles(layout: &GpuLayout, gated: bool, clusters: usize) -> usize {
+    let (unit, segments) = match gated {
         true => (2, vec![layout.row_tiles()]),
         false => {
             let segments = 0..layout.stored.segments.len();

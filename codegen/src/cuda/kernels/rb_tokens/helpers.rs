@@ -72,6 +72,9 @@ pub const WORKERS: &str = r#"
 __device__ __forceinline__ void workers_meet() { asm volatile("bar.sync 1, %0;" :: "n"(WARPS * 32) : "memory"); }
 "#;
 
+/// What follows the writing of planes that lanes read themselves.
+pub const PLANES_OF_LANES: &str = "__device__ __forceinline__ void planes_are_written() {}\n";
+
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 pub const COUNT_COMMON: &str = r#"
 __device__ __forceinline__ void count_first(int* d, const uint4& a, const uint2& b) {
@@ -120,7 +123,7 @@ __device__ __forceinline__ void transpose_bits(u32* w) {
 }
 // Offset of the column and step in which plane `p` of a token is counted.
 __device__ __forceinline__ constexpr int plane_at(int p) {
-  return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * 32);
+  return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * COLUMN_BYTES);
 }
 // How four lanes, which have eight inputs each of the same 32, make whole words of what they have: lane
 // i gets plane i of four, and stores number i ^ s at step s, so that no two lanes meet in a bank.
@@ -136,10 +139,9 @@ struct Exchange {
     second = own | (i ^ 2) * 0x0011 | (i ^ 3) * 0x1100;
     lower = upper_half ? 0x1054 : 0x5410;
     upper = upper_half ? 0x3276 : 0x7632;
-    // Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
-    offset = ((lane >> 2) & 3) * 8 + (lane >> 4) * 4 - (int)(i % STEPS) * 256 + i / STEPS * (COLUMNS * 32);
+    offset = ((lane >> 2) & 3) * WORD_BYTES + (lane >> 4) * HALF_BYTES - (int)(i % STEPS) * 256 + i / STEPS * (COLUMNS * COLUMN_BYTES);
 #pragma unroll
-    for (int s = 0; s < 4; s++) step[s] = offset + (i ^ s) % QUAD * 32 + (i ^ s) / QUAD * (SETS * GROUPS_OF_TOKENS * STEPS * 256);
+    for (int s = 0; s < 4; s++) step[s] = offset + (i ^ s) % QUAD * COLUMN_BYTES + (i ^ s) / QUAD * (SETS * GROUPS_OF_TOKENS * STEPS * 256);
   }
   __device__ __forceinline__ bool is_beside(int s) const { return ((odd | upper_half << 1) ^ s) >= QUAD; }
 };

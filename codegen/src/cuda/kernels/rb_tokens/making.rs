@@ -198,11 +198,12 @@ pub const QUANTISE: &str = r#"
       high[j] = __byte_perm(first, second, 0x7632);
     }
     const int unit = (chunk_of(i, 0) * SETS + set_of(i)) * GROUPS_OF_TOKENS + token_of(i, 0) / COLUMNS;
-    u8* const to = shared + PLANES_AT + unit * (STEPS * 256) + token_of(i, 0) % COLUMNS * 32;
+    u8* const to = shared + PLANES_AT + unit * (STEPS * 256) + token_of(i, 0) % COLUMNS * COLUMN_BYTES;
     const bool all_chunks = chunk_of(i, 3) < chunks;
     store_planes<0>(to, low, exchange, all_chunks);
     if (PLANES == 16) store_planes<1>(to, high, exchange, all_chunks);
   }
+  planes_are_written();
   workers_meet();
   if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
 "#;

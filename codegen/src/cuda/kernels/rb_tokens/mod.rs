@@ -14,9 +14,9 @@
 //! once a cluster, and send their sums to the block that finishes the row, into whose shared memory they
 //! are written while a barrier there counts their bytes.
 
-mod counting;
-mod helpers;
-mod making;
+pub(super) mod counting;
+pub(super) mod helpers;
+pub(super) mod making;
 mod shape;
 
 use rabitc_rbx::SmArch;
@@ -122,6 +122,10 @@ impl RbTokens {
             .int("PLANES", self.planes)
             .int("STEPS", self.steps())
             .int("STEPS_UNROLLED", self.steps_unrolled())
+            // Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
+            .int("COLUMN_BYTES", 32)
+            .int("WORD_BYTES", 8)
+            .int("HALF_BYTES", 4)
             .int("SPLITS", t.splits)
             .int("CLUSTER_TILES", t.row_tiles)
             .int("WARPS", t.warps)
@@ -248,6 +252,7 @@ impl CudaSpec for RbTokens {
             .helper(helpers::COUNT_COMMON)
             .helper(helpers::FOURS)
             .helper(helpers::PLANES)
+            .helper(helpers::PLANES_OF_LANES)
             .param("const float", "x")
             .param("const u8", "signs")
             .param("const float", "g")

@@ -1,0 +1,129 @@
+//! Counts of a group of four warps, as CUDA C++.
+
+/// The matrix instruction, in both forms. `$COUNTS` and the names after it are filled in.
+pub const MATRIX: &str = r#"
+__device__ __forceinline__ void planes_are_written() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+// Adds what 64 rows, 16 a warp, have in common with the planes of 256 inputs; begins anew unless `more`.
+__device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes, bool more, int) {
+  // Eights of columns are 256 bytes apart, halves of their inputs 128.
+  const u64 b = ((u64)16 << 32 | 8 << 16) + ((planes & 0x3ffff) >> 4);
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, $MORE, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n$COLUMNSk256.s32.b1.b1.and.popc {"
+      "$COUNTS},"
+      "{$A0,$A1,$A2,$A3}, $B, p;\n}"
+      : $OUTPUTS
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"((int)more));
+}
+__device__ __forceinline__ void begin_counting() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void end_counting(int* d) {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+  for (int i = 0; i < STEPS * 4; i++) asm volatile("" : "+r"(d[i]) :: "memory");
+}
+#else
+__device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes, bool more, int lane) {
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) {
+    u32 low, high;
+    const u32 at = planes + step * 256 + (lane >> 2) * 16 + (lane & 3) * 4;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(low) : "r"(at));
+    asm volatile("ld.shared.b32 %0, [%1+128];" : "=r"(high) : "r"(at));
+    int* const c = d + step * 4;
+    if (!more) c[0] = c[1] = c[2] = c[3] = 0;
+    asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(low), "r"(high));
+  }
+}
+__device__ __forceinline__ void begin_counting() {}
+__device__ __forceinline__ void end_counting(int*) {}
+#endif
+"#;
+
+/// Signs and planes to sums, which go to the block that finishes the row.
+pub const COUNT: &str = r#"
+  // Columns are COLUMNS tokens by planes STEPS apart, and steps go from the highest plane of each to
+  // the lowest. A count c, read as a float, is the subnormal number c · 2^-149: one multiply-add
+  // weights it by its plane and adds it up, and a power of two makes a whole number of the sum. The
+  // highest plane of all counts negatively.
+  const int plane_group = 2 * t / COLUMNS;
+  const float first_sign = plane_group == 8 / COLUMNS - 1 ? -1.0f : 1.0f;
+  constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
+  const float unit = (float)(2 << (plane_group * STEPS)) * (1.0f / LIMIT);
+  barrier_wait(g_ready, 0);
+  for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
+    const int slot = slot_of(item, member), part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
+    const int begin_chunk = part * PART_CHUNKS, own_chunks = max(0, min(chunks - begin_chunk, PART_CHUNKS));
+    const int tile = tile_of(item, member), used = min(tile, tiles - 1);
+    // A warp beyond the last row tile counts what it has, which nobody looks at.
+    if (tile < tiles) barrier_wait(ready + slot, item / (GROUPS * SLOTS) & 1);
+    const uint4* const words = (const uint4*)(shared + SIGNS_AT + slot * SLOT_BYTES) + lane;
+    const u32 planes = shared_address(shared + PLANES_AT) + (begin_chunk * SETS + set0) * (GROUPS_OF_TOKENS * STEPS * 256);
+    float total[GROUPS_OF_TOKENS][4];
+#pragma unroll
+    for (int k = 0; k < GROUPS_OF_TOKENS; k++) total[k][0] = total[k][1] = total[k][2] = total[k][3] = 0.0f;
+#pragma unroll 1
+    for (int path = 0; path < PATHS; path++) {
+      const float* const g_here = g_rows + (used * PATHS + path) * 16 + (lane >> 2);
+      const float g_low = g_here[0], g_high = g_here[8];
+#pragma unroll
+      for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
+        if (k > 0 && k * COLUMNS >= tokens) break;
+        int count[STEPS * 4];
+#pragma unroll 1
+        for (int first = 0; first < PART_CHUNKS; first += BATCH) {
+          uint4 a[BATCH];
+#pragma unroll
+          for (int c = 0; c < BATCH; c++)
+            a[c] = first + c < own_chunks ? words[((first + c) * PATHS + path) * 32] : make_uint4(0, 0, 0, 0);
+          begin_counting();
+#pragma unroll
+          for (int c = 0; c < BATCH; c++)
+            count_common(count, a[c], planes + (((first + c) * SETS + path) * GROUPS_OF_TOKENS + k) * (STEPS * 256), c > 0 || first > 0, lane);
+          end_counting(count);
+        }
+        // Higher and lower planes apart: both sums are exact.
+        float high[4] = {0.0f, 0.0f, 0.0f, 0.0f}, low[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+          const float weight = __uint_as_float((127 + 111 + STEPS - 1 - step) << 23) * (step == 0 ? first_sign : 1.0f);
+#pragma unroll
+          for (int j = 0; j < 4; j++) {
+            float* const sum = step < 8 ? high + j : low + j;
+            *sum = fmaf(__int_as_float(count[step * 4 + j]), weight, *sum);
+          }
+        }
+        // Two tokens a lane.
+        const int at = (set0 + path) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          const float most = __uint_as_float(largest[at + (j & 1)]);
+          const float correction = part == 0 && plane_group == 0 ? most * (1.0f / LIMIT) * (float)sums[at + (j & 1)] : 0.0f;
+          const float counted = (high[j] + low[j]) * WHOLE;
+          total[k][j] = fmaf(j >> 1 ? g_high : g_low, fmaf(most * unit, counted, -correction), total[k][j]);
+        }
+      }
+    }
+    if (tile_of(item + GROUPS * SLOTS, member) < tiles) {
+      __syncwarp();
+      if (lane == 0) fetch(item + GROUPS * SLOTS, member);
+    }
+    if (tile >= tiles) continue;
+    const int whole = GATE ? tile >> 1 : tile;
+    const int owner = whole % SPLITS, local = GATE ? (whole / SPLITS) * 2 + (tile & 1) : whole / SPLITS;
+    // Lanes that hold four sums each, two rows by two tokens, store them side by side.
+    float4* const to = (float4*)inbox + ((split * PARTS + part) * FINISHED + local) * (GROUPS_OF_TOKENS * HOLDERS)
+                       + (lane >> 2) * (COLUMNS / 2) + t % (COLUMNS / 2);
+    const u32 remote = remote_address(to, owner), arrived = remote_address(inbox_ready, owner);
+#pragma unroll
+    for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
+      // Lanes with the same tokens hold different planes.
+#pragma unroll
+      for (int o = COLUMNS / 2; o < 4; o *= 2)
+#pragma unroll
+        for (int j = 0; j < 4; j++) total[k][j] += __shfl_xor_sync(~0u, total[k][j], o);
+      if (t < COLUMNS / 2) send4(remote + k * (HOLDERS * 16), total[k], arrived);
+    }
+  }
+"#;

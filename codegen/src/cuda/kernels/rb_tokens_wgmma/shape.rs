@@ -1,0 +1,152 @@
+//! Shapes and sizes of the product of several tokens by groups of warps.
+
+use super::RbTokensWgmma;
+use crate::cuda::kernels::finish::Finish;
+use crate::cuda::kernels::segments;
+use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
+
+/// Blocks of inputs whose signs a lane holds at once.
+const MOST_AT_ONCE: usize = 6;
+
+/// Byte offsets in shared memory.
+pub(super) struct Places {
+    /// Name and offset of each part.
+    pub named: Vec<(&'static str, usize)>,
+    /// Bytes in all.
+    pub end: usize,
+}
+
+impl RbTokensWgmma {
+    /// Whether two segments are computed together and gated.
+    pub fn gated(&self) -> bool {
+        matches!(self.finish, Finish::Gate(_))
+    }
+
+    /// Blocks of inputs that a split has at most.
+    pub fn most_chunks(&self) -> usize {
+        self.layout.input_tiles().div_ceil(self.tile.splits)
+    }
+
+    /// Blocks of inputs that a group takes at most.
+    pub fn part_chunks(&self) -> usize {
+        self.most_chunks().div_ceil(self.tile.parts)
+    }
+
+    /// Bytes of a row tile's signs that a warp reads.
+    pub fn tile_bytes(&self) -> usize {
+        self.part_chunks() * self.layout.stored.paths * TILE_BYTES
+    }
+
+    /// Sets of scales for one block of inputs: one a path, and for paired segments of each.
+    pub fn sets(&self) -> usize {
+        self.layout.stored.paths * if self.gated() { 2 } else { 1 }
+    }
+
+    /// Tokens that share eight columns of a matrix instruction.
+    pub fn columns(&self) -> usize {
+        self.tokens.min(8)
+    }
+
+    /// Eights of columns for the planes of as many tokens as share one.
+    pub fn steps(&self) -> usize {
+        self.planes * self.columns() / 8
+    }
+
+    /// Blocks of inputs that are counted without waiting in between: even shares of a part.
+    pub fn batch(&self) -> usize {
+        let chunks = self.part_chunks();
+        chunks.div_ceil(chunks.div_ceil(MOST_AT_ONCE))
+    }
+
+    /// Warps that compute.
+    pub fn warps(&self) -> usize {
+        4 * self.tile.groups
+    }
+
+    /// Fours of row tiles of a cluster, each counted by a group for every part of the inputs.
+    pub fn tile_sets(&self) -> usize {
+        match self.gated() {
+            true => 2 * (self.tile.row_tiles / 2).div_ceil(4),
+            false => self.tile.row_tiles.div_ceil(4),
+        }
+    }
+
+    /// Fours of row tiles, or shares of them, that a group counts one after the other.
+    pub fn rounds(&self) -> usize {
+        (self.tile_sets() * self.tile.parts).div_ceil(self.tile.groups)
+    }
+
+    /// Row tiles that one block finishes at most.
+    pub fn finished(&self) -> usize {
+        let unit = if self.gated() { 2 } else { 1 };
+        (self.tile.row_tiles / unit).div_ceil(self.tile.splits) * unit
+    }
+
+    /// Clusters of each segment; paired segments count as one.
+    pub(super) fn segment_clusters(&self) -> Vec<usize> {
+        let each = |tiles: usize| tiles.div_ceil(self.tile.row_tiles);
+        match self.gated() {
+            true => vec![each(self.layout.row_tiles())],
+            false => (0..self.layout.stored.segments.len())
+                .map(|s| each(self.layout.segment_tiles(s)))
+                .collect(),
+        }
+    }
+
+    /// Blocks along x.
+    pub fn grid(&self) -> usize {
+        self.segment_clusters().iter().sum::<usize>() * self.tile.splits
+    }
+
+    /// Columns of the result.
+    pub fn width(&self) -> usize {
+        let segments = &self.layout.stored.segments;
+        match self.gated() {
+            true => segments[0],
+            false => segments.iter().sum(),
+        }
+    }
+
+    pub(super) fn places(&self) -> Places {
+        let (t, paths) = (&self.tile, self.layout.stored.paths);
+        let (chunks, sets, tokens) = (self.most_chunks(), self.sets(), self.tokens);
+        // The last part reads planes past the end, by zeros.
+        let part = self.part_chunks();
+        let padded = (t.parts - 1) * part + part.next_multiple_of(self.batch());
+        let sizes = [
+            ("SIGNS_AT", self.warps() * t.slots * self.tile_bytes()),
+            ("PLANES_AT", padded * sets * tokens * self.planes * 32),
+            ("H_AT", sets * chunks * TILE_INPUTS * 2),
+            ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
+            ("SUMS_AT", sets * tokens * 4),
+            ("LARGEST_AT", sets * tokens * 4),
+            ("SQUARES_AT", chunks * tokens * 4),
+            ("INVERSE_AT", tokens * 4),
+            (
+                "INBOX_AT",
+                t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
+            ),
+            ("INBOX_SQUARES_AT", t.splits * tokens * 4),
+            ("READY_AT", (3 + self.warps() * t.slots) * 8),
+        ];
+        let mut places = Places {
+            named: Vec::new(),
+            end: 0,
+        };
+        for (name, size) in sizes {
+            places.named.push((name, places.end));
+            places.end += size.next_multiple_of(128);
+        }
+        places
+    }
+
+    /// Bytes of shared memory.
+    pub fn shared_bytes(&self) -> usize {
+        self.places().end
+    }
+
+    /// A C expression that picks a value by the number of the cluster.
+    pub(super) fn by_segment(&self, value: impl Fn(usize) -> usize) -> String {
+        segments::by_cluster(&self.segment_clusters(), value)
+    }
+}
