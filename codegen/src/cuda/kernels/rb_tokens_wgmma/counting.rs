@@ -16,16 +16,17 @@ __device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes,
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"((int)more));
 }
 __device__ __forceinline__ void begin_counting() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void end_counting(int* d) {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+__device__ __forceinline__ void chain_begun() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until no more than LEFT of the chains begun are under way.
+template <int LEFT> __device__ __forceinline__ void end_counting(int* d) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(LEFT) : "memory");
 #pragma unroll
-  for (int i = 0; i < STEPS * 4; i++) asm volatile("" : "+r"(d[i]) :: "memory");
+  for (int i = 0; i < EIGHT * 4; i++) asm volatile("" : "+r"(d[i]) :: "memory");
 }
 #else
 __device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes, bool more, int lane) {
 #pragma unroll
-  for (int step = 0; step < STEPS; step++) {
+  for (int step = 0; step < EIGHT; step++) {
     u32 low, high;
     const u32 at = planes + step * 256 + (lane >> 2) * 16 + (lane & 3) * 4;
     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(low) : "r"(at));
@@ -37,71 +38,91 @@ __device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes,
   }
 }
 __device__ __forceinline__ void begin_counting() {}
-__device__ __forceinline__ void end_counting(int*) {}
+__device__ __forceinline__ void chain_begun() {}
+template <int LEFT> __device__ __forceinline__ void end_counting(int*) {}
 #endif
 "#;
 
 /// Signs and planes to sums, which go to the block that finishes the row.
 pub const COUNT: &str = r#"
   // Columns are COLUMNS tokens by planes STEPS apart, and steps go from the highest plane of each to
-  // the lowest. A count c, read as a float, is the subnormal number c · 2^-149: one multiply-add
-  // weights it by its plane and adds it up, and a power of two makes a whole number of the sum. The
-  // highest plane of all counts negatively.
+  // the lowest. A chain of instructions counts EIGHT of them over all inputs; two chains are under way at
+  // a time, of two paths or of the higher and lower planes of one. A count c, read as a float, is the
+  // subnormal number c · 2^-149: one multiply-add weights it by its plane and adds it up exactly, and a
+  // power of two makes a whole number of the sum. The highest plane of all counts negatively.
+  constexpr int HALVES = STEPS / EIGHT, PATHS_AT_ONCE = HALVES == 1 ? 2 : 1, CHUNK_BYTES = SETS * GROUPS_OF_TOKENS * STEPS * 256;
   const int plane_group = 2 * t / COLUMNS;
   const float first_sign = plane_group == 8 / COLUMNS - 1 ? -1.0f : 1.0f;
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
-  const float unit = (float)(2 << (plane_group * STEPS)) * (1.0f / LIMIT);
+  const float unit = (float)(2 << (plane_group * STEPS)) * (WHOLE / LIMIT);
   barrier_wait(g_ready, 0);
   for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
     const int slot = slot_of(item, member), part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
     const int begin_chunk = part * PART_CHUNKS, own_chunks = max(0, min(chunks - begin_chunk, PART_CHUNKS));
-    const int tile = tile_of(item, member), used = min(tile, tiles - 1);
+    const int tile = tile_of(item, member);
+    const float* const g_here = g_rows + min(tile, tiles - 1) * (PATHS * 16) + (lane >> 2);
     // A warp beyond the last row tile counts what it has, which nobody looks at.
     if (tile < tiles) barrier_wait(ready + slot, item / (GROUPS * SLOTS) & 1);
     const uint4* const words = (const uint4*)(shared + SIGNS_AT + slot * SLOT_BYTES) + lane;
-    const u32 planes = shared_address(shared + PLANES_AT) + (begin_chunk * SETS + set0) * (GROUPS_OF_TOKENS * STEPS * 256);
+    const u32 planes = shared_address(shared + PLANES_AT) + begin_chunk * CHUNK_BYTES + set0 * (GROUPS_OF_TOKENS * STEPS * 256);
     float total[GROUPS_OF_TOKENS][4];
 #pragma unroll
     for (int k = 0; k < GROUPS_OF_TOKENS; k++) total[k][0] = total[k][1] = total[k][2] = total[k][3] = 0.0f;
 #pragma unroll 1
-    for (int path = 0; path < PATHS; path++) {
-      const float* const g_here = g_rows + (used * PATHS + path) * 16 + (lane >> 2);
-      const float g_low = g_here[0], g_high = g_here[8];
+    for (int path = 0; path < PATHS; path += PATHS_AT_ONCE) {
 #pragma unroll
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         if (k > 0 && k * COLUMNS >= tokens) break;
-        int count[STEPS * 4];
+        int count[2][EIGHT * 4];
 #pragma unroll 1
         for (int first = 0; first < PART_CHUNKS; first += BATCH) {
-          uint4 a[BATCH];
+          uint4 a[PATHS_AT_ONCE][BATCH];
 #pragma unroll
-          for (int c = 0; c < BATCH; c++)
-            a[c] = first + c < own_chunks ? words[((first + c) * PATHS + path) * 32] : make_uint4(0, 0, 0, 0);
+          for (int i = 0; i < PATHS_AT_ONCE; i++)
+#pragma unroll
+            for (int c = 0; c < BATCH; c++)
+              a[i][c] = first + c < own_chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
+          if (first > 0) end_counting<0>(count[0]);
           begin_counting();
 #pragma unroll
-          for (int c = 0; c < BATCH; c++)
-            count_common(count, a[c], planes + (((first + c) * SETS + path) * GROUPS_OF_TOKENS + k) * (STEPS * 256), c > 0 || first > 0, lane);
-          end_counting(count);
-        }
-        // Higher and lower planes apart: both sums are exact.
-        float high[4] = {0.0f, 0.0f, 0.0f, 0.0f}, low[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+          for (int i = 0; i < 2; i++) {
+            const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1), half = PATHS_AT_ONCE == 1 ? i : 0;
+            const u32 from = planes + (of * GROUPS_OF_TOKENS + k) * (STEPS * 256) + half * (EIGHT * 256);
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-          const float weight = __uint_as_float((127 + 111 + STEPS - 1 - step) << 23) * (step == 0 ? first_sign : 1.0f);
-#pragma unroll
-          for (int j = 0; j < 4; j++) {
-            float* const sum = step < 8 ? high + j : low + j;
-            *sum = fmaf(__int_as_float(count[step * 4 + j]), weight, *sum);
+            for (int c = 0; c < BATCH; c++)
+              count_common(count[i], a[PATHS_AT_ONCE == 1 ? 0 : i][c], from + (first + c) * CHUNK_BYTES, c > 0 || first > 0, lane);
+            chain_begun();
           }
         }
-        // Two tokens a lane.
-        const int at = (set0 + path) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
+        // Two tokens a lane, two rows.
+        float scale[2][2], correction[2][2], g_of[2][2];
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-          const float most = __uint_as_float(largest[at + (j & 1)]);
-          const float correction = part == 0 && plane_group == 0 ? most * (1.0f / LIMIT) * (float)sums[at + (j & 1)] : 0.0f;
-          const float counted = (high[j] + low[j]) * WHOLE;
-          total[k][j] = fmaf(j >> 1 ? g_high : g_low, fmaf(most * unit, counted, -correction), total[k][j]);
+        for (int i = 0; i < 2; i++) {
+          const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1);
+          const bool there = PATHS_AT_ONCE == 1 || path + i < PATHS, corrects = part == 0 && plane_group == 0 && (PATHS_AT_ONCE == 2 || i == 1);
+          const int at = (set0 + of) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
+          const float2 most = *(const float2*)(largest + at);
+          const int2 sum = *(const int2*)(sums + at);
+          const float by = PATHS_AT_ONCE == 1 && i == 0 ? unit * (1 << EIGHT) : unit;
+          scale[i][0] = most.x * by; scale[i][1] = most.y * by;
+          correction[i][0] = corrects ? most.x * (1.0f / LIMIT) * (float)sum.x : 0.0f;
+          correction[i][1] = corrects ? most.y * (1.0f / LIMIT) * (float)sum.y : 0.0f;
+          g_of[i][0] = there ? g_here[of * 16] : 0.0f; g_of[i][1] = there ? g_here[of * 16 + 8] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          if (i == 0) end_counting<1>(count[0]);
+          else end_counting<0>(count[1]);
+          float counted[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+          for (int step = 0; step < EIGHT; step++) {
+            const float weight = __uint_as_float((127 + 111 + EIGHT - 1 - step) << 23) * (step == 0 && (PATHS_AT_ONCE == 2 || i == 0) ? first_sign : 1.0f);
+#pragma unroll
+            for (int j = 0; j < 4; j++) counted[j] = fmaf(__int_as_float(count[i][step * 4 + j]), weight, counted[j]);
+          }
+#pragma unroll
+          for (int j = 0; j < 4; j++)
+            total[k][j] = fmaf(g_of[i][j >> 1], fmaf(scale[i][j & 1], counted[j], -correction[i][j & 1]), total[k][j]);
         }
       }
     }

@@ -52,6 +52,11 @@ impl RbTokensWgmma {
         self.planes * self.columns() / 8
     }
 
+    /// Eights of columns that an instruction has.
+    pub fn eight(&self) -> usize {
+        self.steps().min(8)
+    }
+
     /// Blocks of inputs that are counted without waiting in between: even shares of a part.
     pub fn batch(&self) -> usize {
         let chunks = self.part_chunks();
