@@ -2,6 +2,15 @@
 
 /// The matrix instruction, in both forms. `$COUNTS` and the names after it are filled in.
 pub const MATRIX: &str = r#"
+__device__ __forceinline__ void barrier_arrive(u64* b) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(shared_address(b)) : "memory");
+}
+__device__ __forceinline__ bool barrier_passed(u64* b, u32 parity) {
+  u32 done;
+  asm volatile("{\n .reg .pred p;\n mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
+               : "=r"(done) : "r"(shared_address(b)), "r"(parity) : "memory");
+  return done;
+}
 __device__ __forceinline__ void planes_are_written() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 // Adds what 64 rows, 16 a warp, have in common with the planes of 256 inputs; begins anew unless `more`.
@@ -56,14 +65,16 @@ pub const COUNT: &str = r#"
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
   const float unit = (float)(2 << (plane_group * STEPS)) * (WHOLE / LIMIT);
   barrier_wait(g_ready, 0);
+  int slot = 0;
+  u32 parity = 0;
   for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
-    const int slot = slot_of(item, member), part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
+    const int part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
     const int begin_chunk = part * PART_CHUNKS, own_chunks = max(0, min(chunks - begin_chunk, PART_CHUNKS));
     const int tile = tile_of(item, member);
     const float* const g_here = g_rows + min(tile, tiles - 1) * (PATHS * 16) + (lane >> 2);
     // A warp beyond the last row tile counts what it has, which nobody looks at.
-    if (tile < tiles) barrier_wait(ready + slot, item / (GROUPS * SLOTS) & 1);
-    const uint4* const words = (const uint4*)(shared + SIGNS_AT + slot * SLOT_BYTES) + lane;
+    if (tile < tiles) barrier_wait(ready + warp * SLOTS + slot, parity);
+    const uint4* const words = (const uint4*)(shared + SIGNS_AT + (warp * SLOTS + slot) * SLOT_BYTES) + lane;
     const u32 planes = shared_address(shared + PLANES_AT) + begin_chunk * CHUNK_BYTES + set0 * (GROUPS_OF_TOKENS * STEPS * 256);
     float total[GROUPS_OF_TOKENS][4];
 #pragma unroll
@@ -73,6 +84,21 @@ pub const COUNT: &str = r#"
 #pragma unroll
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         if (k > 0 && k * COLUMNS >= tokens) break;
+        // Two tokens a lane, two rows.
+        float scale[2][2], correction[2][2], g_of[2][2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1);
+          const bool there = PATHS_AT_ONCE == 1 || path + i < PATHS, corrects = part == 0 && plane_group == 0 && (PATHS_AT_ONCE == 2 || i == 1);
+          const int at = (set0 + of) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
+          const float2 most = *(const float2*)(largest + at);
+          const int2 sum = *(const int2*)(sums + at);
+          const float by = PATHS_AT_ONCE == 1 && i == 0 ? unit * (1 << EIGHT) : unit;
+          scale[i][0] = most.x * by; scale[i][1] = most.y * by;
+          correction[i][0] = corrects ? most.x * (1.0f / LIMIT) * (float)sum.x : 0.0f;
+          correction[i][1] = corrects ? most.y * (1.0f / LIMIT) * (float)sum.y : 0.0f;
+          g_of[i][0] = there ? g_here[of * 16] : 0.0f; g_of[i][1] = there ? g_here[of * 16 + 8] : 0.0f;
+        }
         int count[2][EIGHT * 4];
 #pragma unroll 1
         for (int first = 0; first < PART_CHUNKS; first += BATCH) {
@@ -94,21 +120,6 @@ pub const COUNT: &str = r#"
             chain_begun();
           }
         }
-        // Two tokens a lane, two rows.
-        float scale[2][2], correction[2][2], g_of[2][2];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1);
-          const bool there = PATHS_AT_ONCE == 1 || path + i < PATHS, corrects = part == 0 && plane_group == 0 && (PATHS_AT_ONCE == 2 || i == 1);
-          const int at = (set0 + of) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
-          const float2 most = *(const float2*)(largest + at);
-          const int2 sum = *(const int2*)(sums + at);
-          const float by = PATHS_AT_ONCE == 1 && i == 0 ? unit * (1 << EIGHT) : unit;
-          scale[i][0] = most.x * by; scale[i][1] = most.y * by;
-          correction[i][0] = corrects ? most.x * (1.0f / LIMIT) * (float)sum.x : 0.0f;
-          correction[i][1] = corrects ? most.y * (1.0f / LIMIT) * (float)sum.y : 0.0f;
-          g_of[i][0] = there ? g_here[of * 16] : 0.0f; g_of[i][1] = there ? g_here[of * 16 + 8] : 0.0f;
-        }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
           if (i == 0) end_counting<1>(count[0]);
@@ -126,10 +137,9 @@ pub const COUNT: &str = r#"
         }
       }
     }
-    if (tile_of(item + GROUPS * SLOTS, member) < tiles) {
-      __syncwarp();
-      if (lane == 0) fetch(item + GROUPS * SLOTS, member);
-    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(counted + warp * SLOTS + slot);
+    if (++slot == SLOTS) { slot = 0; parity ^= 1; }
     if (tile >= tiles) continue;
     const int whole = GATE ? tile >> 1 : tile;
     const int owner = whole % SPLITS, local = GATE ? (whole / SPLITS) * 2 + (tile & 1) : whole / SPLITS;

@@ -11,12 +11,14 @@ pub const FETCH: &str = r#"
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, t = lane & 3;
+  // The same in all lanes, and known to be.
+  const int warp = __shfl_sync(~0u, threadIdx.x >> 5, 0), lane = threadIdx.x & 31, t = lane & 3;
   const int group = warp >> 2, member = warp & 3;
   u64* const h_ready = (u64*)(shared + READY_AT);
   u64* const g_ready = h_ready + 1;
   u64* const inbox_ready = h_ready + 2;
-  u64* const ready = h_ready + 3;  // of every slot
+  u64* const ready = h_ready + 3;             // of every slot: its signs are there
+  u64* const counted = ready + WARPS * SLOTS;  // of every slot: nobody needs them any more
 
   // This cluster's row tiles, this block's inputs.
   const int split = blockIdx.x % SPLITS, cluster = blockIdx.x / SPLITS;
@@ -36,16 +38,16 @@ pub const FETCH: &str = r#"
     const int set = item / PARTS;
     return GATE ? (set >> 1) * 8 + (set & 1) + 2 * which : set * 4 + which;
   };
-  // A warp's slots take its items in turns.
-  auto slot_of = [&](int item, int which) { return (item % GROUPS * 4 + which) * SLOTS + item / GROUPS % SLOTS; };
-  auto fetch = [&](int item, int which) {
-    const int tile = tile_of(item, which), begin_chunk = item % PARTS * PART_CHUNKS, slot = slot_of(item, which);
-    if (tile >= tiles) return;
+  // Rows of warp `of` in its group's turn `round`, into the slot whose turn it is.
+  auto fetch = [&](int of, int round, int slot) {
+    const int item = round * GROUPS + of / 4, tile = tile_of(item, of % 4), begin_chunk = item % PARTS * PART_CHUNKS;
     const u32 bytes = max(0, min(PART_CHUNKS, chunks - begin_chunk)) * (PATHS * 512);
-    barrier_expect(ready + slot, bytes);
+    u64* const b = ready + of * SLOTS + slot;
+    barrier_expect(b, bytes);
     if (bytes > 0)
-      bulk_copy(shared + SIGNS_AT + slot * SLOT_BYTES, stream + ((size_t)tile * CHUNKS + begin_chunk) * (PATHS * 512), bytes, ready + slot);
+      bulk_copy(shared + SIGNS_AT + (of * SLOTS + slot) * SLOT_BYTES, stream + ((size_t)tile * CHUNKS + begin_chunk) * (PATHS * 512), bytes, b);
   };
+  auto has_rows = [&](int of, int round) { return tile_of(round * GROUPS + of / 4, of % 4) < tiles; };
 
   if (NEXT_AT_ONCE) allow_next();
   // How many tokens there are was known before the first kernel of the step.
@@ -54,7 +56,7 @@ pub const FETCH: &str = r#"
   const u16* const h_from = h + ((size_t)segment * PATHS * CHUNKS + first_chunk) * 256;
   const float* const g_from = g + (size_t)first_tile * PATHS * 16;
   if (warp == 0) {
-    for (int i = lane; i < 3 + WARPS * SLOTS; i += 32) barrier_init(h_ready + i);
+    for (int i = lane; i < 3 + 2 * WARPS * SLOTS; i += 32) barrier_init(h_ready + i);
     barrier_inits_done();
   }
   for (int i = threadIdx.x; i < SETS * TOKENS; i += blockDim.x) sums[i] = largest[i] = 0;
@@ -75,9 +77,21 @@ pub const FETCH: &str = r#"
       barrier_expect(inbox_ready, owned * (SPLITS * PARTS * GROUPS_OF_TOKENS * HOLDERS * 16) + (NORM ? SPLITS * TOKENS * 4 : 0));
     }
     __syncwarp();
-    for (int i = lane; i < WARPS * SLOTS; i += 32) fetch(i / WARPS * GROUPS + i % WARPS / 4, i % 4);
+    for (int i = lane; i < WARPS * SLOTS; i += 32)
+      if (has_rows(i % WARPS, i / WARPS)) fetch(i % WARPS, i / WARPS, i / WARPS);
     __syncwarp();
     if (SPLITS > 1) all_are_here();
+    // A lane fills the slots of its warp again.
+    int round = SLOTS, slot = 0;
+    u32 parity = 0;
+    bool more = lane < WARPS && has_rows(lane, round);
+    while (__any_sync(~0u, more)) {
+      if (more && barrier_passed(counted + lane * SLOTS + slot, parity)) {
+        fetch(lane, round++, slot);
+        if (++slot == SLOTS) { slot = 0; parity ^= 1; }
+        more = has_rows(lane, round);
+      }
+    }
     return;
   }
   wait_for_previous();
