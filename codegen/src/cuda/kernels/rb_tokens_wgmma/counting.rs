@@ -2,15 +2,6 @@
 
 /// The matrix instruction, in both forms. `$COUNTS` and the names after it are filled in.
 pub const MATRIX: &str = r#"
-__device__ __forceinline__ void barrier_arrive(u64* b) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(shared_address(b)) : "memory");
-}
-__device__ __forceinline__ bool barrier_passed(u64* b, u32 parity) {
-  u32 done;
-  asm volatile("{\n .reg .pred p;\n mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
-               : "=r"(done) : "r"(shared_address(b)), "r"(parity) : "memory");
-  return done;
-}
 __device__ __forceinline__ void planes_are_written() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 // Adds what 64 rows, 16 a warp, have in common with the planes of 256 inputs; begins anew unless `more`.
@@ -65,7 +56,7 @@ pub const COUNT: &str = r#"
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
   const float unit = (float)(2 << (plane_group * STEPS)) * (WHOLE / LIMIT);
   barrier_wait(g_ready, 0);
-  int slot = 0;
+  int round = 0, slot = 0;
   u32 parity = 0;
   for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
     const int part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
@@ -138,7 +129,8 @@ pub const COUNT: &str = r#"
       }
     }
     __syncwarp();
-    if (lane == 0) barrier_arrive(counted + warp * SLOTS + slot);
+    if (lane == 0 && has_rows(warp, round + SLOTS)) fetch(warp, round + SLOTS, slot);
+    round++;
     if (++slot == SLOTS) { slot = 0; parity ^= 1; }
     if (tile >= tiles) continue;
     const int whole = GATE ? tile >> 1 : tile;

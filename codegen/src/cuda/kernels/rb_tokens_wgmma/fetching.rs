@@ -17,8 +17,7 @@ pub const FETCH: &str = r#"
   u64* const h_ready = (u64*)(shared + READY_AT);
   u64* const g_ready = h_ready + 1;
   u64* const inbox_ready = h_ready + 2;
-  u64* const ready = h_ready + 3;             // of every slot: its signs are there
-  u64* const counted = ready + WARPS * SLOTS;  // of every slot: nobody needs them any more
+  u64* const ready = h_ready + 3;  // of every slot
 
   // This cluster's row tiles, this block's inputs.
   const int split = blockIdx.x % SPLITS, cluster = blockIdx.x / SPLITS;
@@ -56,7 +55,7 @@ pub const FETCH: &str = r#"
   const u16* const h_from = h + ((size_t)segment * PATHS * CHUNKS + first_chunk) * 256;
   const float* const g_from = g + (size_t)first_tile * PATHS * 16;
   if (warp == 0) {
-    for (int i = lane; i < 3 + 2 * WARPS * SLOTS; i += 32) barrier_init(h_ready + i);
+    for (int i = lane; i < 3 + WARPS * SLOTS; i += 32) barrier_init(h_ready + i);
     barrier_inits_done();
   }
   for (int i = threadIdx.x; i < SETS * TOKENS; i += blockDim.x) sums[i] = largest[i] = 0;
@@ -81,17 +80,6 @@ pub const FETCH: &str = r#"
       if (has_rows(i % WARPS, i / WARPS)) fetch(i % WARPS, i / WARPS, i / WARPS);
     __syncwarp();
     if (SPLITS > 1) all_are_here();
-    // A lane fills the slots of its warp again.
-    int round = SLOTS, slot = 0;
-    u32 parity = 0;
-    bool more = lane < WARPS && has_rows(lane, round);
-    while (__any_sync(~0u, more)) {
-      if (more && barrier_passed(counted + lane * SLOTS + slot, parity)) {
-        fetch(lane, round++, slot);
-        if (++slot == SLOTS) { slot = 0; parity ^= 1; }
-        more = has_rows(lane, round);
-      }
-    }
     return;
   }
   wait_for_previous();

@@ -132,7 +132,7 @@ impl RbTokensWgmma {
                 t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
             ),
             ("INBOX_SQUARES_AT", t.splits * tokens * 4),
-            ("READY_AT", (3 + 2 * self.warps() * t.slots) * 8),
+            ("READY_AT", (3 + self.warps() * t.slots) * 8),
         ];
         let mut places = Places {
             named: Vec::new(),
