@@ -10,6 +10,7 @@ pub const COUNT: &str = r#"
   const float first_weight = __uint_as_float((127 + 111 + STEPS - 1) << 23) * (plane_group == 8 / COLUMNS - 1 ? -1.0f : 1.0f);
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
   const float unit = (float)(2 << (plane_group * STEPS)) * (1.0f / LIMIT);
+  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
   if (BULK) barrier_wait(g_ready, 0);
   for (int item = warp; tile_of(item, 0) < tiles; item += WARPS) {
     const int slot = slot_of(item), part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;

@@ -73,7 +73,7 @@ __device__ __forceinline__ void workers_meet() { asm volatile("bar.sync 1, %0;" 
 "#;
 
 /// What follows the writing of planes that lanes read themselves.
-pub const PLANES_OF_LANES: &str = "__device__ __forceinline__ void planes_are_written() {}\n";
+pub const PLANES_OF_LANES: &str = "__device__ __forceinline__ void planes_are_written() {}\n__device__ __forceinline__ void inputs_are_here() {}\n";
 
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 pub const COUNT_COMMON: &str = r#"

@@ -168,6 +168,7 @@ pub const QUANTISE: &str = r#"
     if (lane < 4) atomicMax(largest + set_of(i) * TOKENS + token_of(i, lane), own(most, lane));
   }
   workers_meet();
+  inputs_are_here();
   const Exchange exchange(lane);
 #pragma unroll UNROLL
   for (int i = 0; i < ROUNDS; i++) {
@@ -205,5 +206,4 @@ pub const QUANTISE: &str = r#"
   }
   planes_are_written();
   workers_meet();
-  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
 "#;

@@ -2,12 +2,15 @@
 
 /// The matrix instruction, in both forms. `$COUNTS` and the names after it are filled in.
 pub const MATRIX: &str = r#"
+// What the next kernel fetches queues behind the inputs, not before them.
+__device__ __forceinline__ void inputs_are_here() { allow_next(); }
 __device__ __forceinline__ void planes_are_written() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+// Where planes are: eights of columns are 256 bytes apart, halves of their inputs 128. So that a number of
+// bytes further on is a sixteenth of it more.
+__device__ __forceinline__ u64 planes_at(const u8* p) { return ((u64)16 << 32 | 8 << 16) + ((shared_address(p) & 0x3ffff) >> 4); }
 // Adds what 64 rows, 16 a warp, have in common with the planes of 256 inputs; begins anew unless `more`.
-__device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes, bool more, int) {
-  // Eights of columns are 256 bytes apart, halves of their inputs 128.
-  const u64 b = ((u64)16 << 32 | 8 << 16) + ((planes & 0x3ffff) >> 4);
+__device__ __forceinline__ void count_common(int* d, const uint4& a, u64 b, bool more, int) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, $MORE, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n$COLUMNSk256.s32.b1.b1.and.popc {"
       "$COUNTS},"
@@ -24,11 +27,12 @@ template <int LEFT> __device__ __forceinline__ void end_counting(int* d) {
   for (int i = 0; i < EIGHT * 4; i++) asm volatile("" : "+r"(d[i]) :: "memory");
 }
 #else
-__device__ __forceinline__ void count_common(int* d, const uint4& a, u32 planes, bool more, int lane) {
+__device__ __forceinline__ u64 planes_at(const u8* p) { return shared_address(p) >> 4; }
+__device__ __forceinline__ void count_common(int* d, const uint4& a, u64 b, bool more, int lane) {
 #pragma unroll
   for (int step = 0; step < EIGHT; step++) {
     u32 low, high;
-    const u32 at = planes + step * 256 + (lane >> 2) * 16 + (lane & 3) * 4;
+    const u32 at = (u32)b * 16 + step * 256 + (lane >> 2) * 16 + (lane & 3) * 4;
     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(low) : "r"(at));
     asm volatile("ld.shared.b32 %0, [%1+128];" : "=r"(high) : "r"(at));
     int* const c = d + step * 4;
@@ -51,11 +55,23 @@ pub const COUNT: &str = r#"
   // subnormal number c · 2^-149: one multiply-add weights it by its plane and adds it up exactly, and a
   // power of two makes a whole number of the sum. The highest plane of all counts negatively.
   constexpr int HALVES = STEPS / EIGHT, PATHS_AT_ONCE = HALVES == 1 ? 2 : 1, CHUNK_BYTES = SETS * GROUPS_OF_TOKENS * STEPS * 256;
-  const int plane_group = 2 * t / COLUMNS;
-  const float first_sign = plane_group == 8 / COLUMNS - 1 ? -1.0f : 1.0f;
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
-  const float unit = (float)(2 << (plane_group * STEPS)) * (WHOLE / LIMIT);
+  constexpr int PLANE_GROUPS = 8 / COLUMNS;
+  // For a set, a group of planes and two tokens: factors of the sums, and what is subtracted.
+  for (int i = threadIdx.x; i < SETS * PLANE_GROUPS * TOKENS; i += WARPS * 32) {
+    const int token = i % TOKENS, plane_group = i / TOKENS % PLANE_GROUPS, set = i / (TOKENS * PLANE_GROUPS);
+    const float most = __uint_as_float(largest[set * TOKENS + token]) * (1.0f / LIMIT);
+    float* const to = scales + (i >> 1) * 4 + (i & 1);
+    to[0] = most * (float)(2 << (plane_group * STEPS)) * WHOLE;
+    to[2] = plane_group == 0 ? most * (float)sums[set * TOKENS + token] : 0.0f;
+  }
+  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
   barrier_wait(g_ready, 0);
+  workers_meet();
+  const int plane_group = 2 * t / COLUMNS;
+  const float first_sign = plane_group == PLANE_GROUPS - 1 ? -1.0f : 1.0f;
+  const float4* const scales_here = (const float4*)scales + plane_group * (TOKENS / 2) + t % (COLUMNS / 2);
+  const u64 all_planes = planes_at(shared + PLANES_AT);
   int round = 0, slot = 0;
   u32 parity = 0;
   for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
@@ -66,7 +82,7 @@ pub const COUNT: &str = r#"
     // A warp beyond the last row tile counts what it has, which nobody looks at.
     if (tile < tiles) barrier_wait(ready + warp * SLOTS + slot, parity);
     const uint4* const words = (const uint4*)(shared + SIGNS_AT + (warp * SLOTS + slot) * SLOT_BYTES) + lane;
-    const u32 planes = shared_address(shared + PLANES_AT) + begin_chunk * CHUNK_BYTES + set0 * (GROUPS_OF_TOKENS * STEPS * 256);
+    const u64 planes = all_planes + (begin_chunk * CHUNK_BYTES + set0 * (GROUPS_OF_TOKENS * STEPS * 256)) / 16;
     float total[GROUPS_OF_TOKENS][4];
 #pragma unroll
     for (int k = 0; k < GROUPS_OF_TOKENS; k++) total[k][0] = total[k][1] = total[k][2] = total[k][3] = 0.0f;
@@ -76,38 +92,34 @@ pub const COUNT: &str = r#"
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         if (k > 0 && k * COLUMNS >= tokens) break;
         // Two tokens a lane, two rows.
-        float scale[2][2], correction[2][2], g_of[2][2];
+        float4 scale[2];
+        float g_of[2][2];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1);
-          const bool there = PATHS_AT_ONCE == 1 || path + i < PATHS, corrects = part == 0 && plane_group == 0 && (PATHS_AT_ONCE == 2 || i == 1);
-          const int at = (set0 + of) * TOKENS + k * COLUMNS + 2 * t % COLUMNS;
-          const float2 most = *(const float2*)(largest + at);
-          const int2 sum = *(const int2*)(sums + at);
-          const float by = PATHS_AT_ONCE == 1 && i == 0 ? unit * (1 << EIGHT) : unit;
-          scale[i][0] = most.x * by; scale[i][1] = most.y * by;
-          correction[i][0] = corrects ? most.x * (1.0f / LIMIT) * (float)sum.x : 0.0f;
-          correction[i][1] = corrects ? most.y * (1.0f / LIMIT) * (float)sum.y : 0.0f;
-          g_of[i][0] = there ? g_here[of * 16] : 0.0f; g_of[i][1] = there ? g_here[of * 16 + 8] : 0.0f;
+        for (int i = 0; i < PATHS_AT_ONCE; i++) {
+          const int of = min(path + i, PATHS - 1);
+          scale[i] = scales_here[((set0 + of) * PLANE_GROUPS * TOKENS + k * COLUMNS) / 2];
+          if (PARTS > 1 && part > 0) scale[i].z = scale[i].w = 0.0f;
+          g_of[i][0] = path + i < PATHS ? g_here[of * 16] : 0.0f;
+          g_of[i][1] = path + i < PATHS ? g_here[of * 16 + 8] : 0.0f;
         }
         int count[2][EIGHT * 4];
 #pragma unroll 1
         for (int first = 0; first < PART_CHUNKS; first += BATCH) {
+          if (first > 0) { end_counting<0>(count[0]); end_counting<0>(count[1]); }
           uint4 a[PATHS_AT_ONCE][BATCH];
 #pragma unroll
           for (int i = 0; i < PATHS_AT_ONCE; i++)
 #pragma unroll
             for (int c = 0; c < BATCH; c++)
               a[i][c] = first + c < own_chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
-          if (first > 0) end_counting<0>(count[0]);
           begin_counting();
 #pragma unroll
           for (int i = 0; i < 2; i++) {
             const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1), half = PATHS_AT_ONCE == 1 ? i : 0;
-            const u32 from = planes + (of * GROUPS_OF_TOKENS + k) * (STEPS * 256) + half * (EIGHT * 256);
+            const u64 from = planes + ((of * GROUPS_OF_TOKENS + k) * (STEPS * 256) + half * (EIGHT * 256) + first * CHUNK_BYTES) / 16;
 #pragma unroll
             for (int c = 0; c < BATCH; c++)
-              count_common(count[i], a[PATHS_AT_ONCE == 1 ? 0 : i][c], from + (first + c) * CHUNK_BYTES, c > 0 || first > 0, lane);
+              count_common(count[i], a[PATHS_AT_ONCE == 1 ? 0 : i][c], from + c * CHUNK_BYTES / 16, c > 0 || first > 0, lane);
             chain_begun();
           }
         }
@@ -116,15 +128,20 @@ pub const COUNT: &str = r#"
           if (i == 0) end_counting<1>(count[0]);
           else end_counting<0>(count[1]);
           float counted[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+          const int first_plane = PATHS_AT_ONCE == 1 && i == 0 ? 2 * EIGHT : EIGHT;
 #pragma unroll
           for (int step = 0; step < EIGHT; step++) {
-            const float weight = __uint_as_float((127 + 111 + EIGHT - 1 - step) << 23) * (step == 0 && (PATHS_AT_ONCE == 2 || i == 0) ? first_sign : 1.0f);
+            const float weight = __uint_as_float((127 + 111 + first_plane - 1 - step) << 23) * (step == 0 && (PATHS_AT_ONCE == 2 || i == 0) ? first_sign : 1.0f);
 #pragma unroll
             for (int j = 0; j < 4; j++) counted[j] = fmaf(__int_as_float(count[i][step * 4 + j]), weight, counted[j]);
           }
+          const float4 by = scale[PATHS_AT_ONCE == 1 ? 0 : i];
+          const float* const g_by = g_of[PATHS_AT_ONCE == 1 ? 0 : i];
 #pragma unroll
-          for (int j = 0; j < 4; j++)
-            total[k][j] = fmaf(g_of[i][j >> 1], fmaf(scale[i][j & 1], counted[j], -correction[i][j & 1]), total[k][j]);
+          for (int j = 0; j < 4; j++) {
+            const float correction = PATHS_AT_ONCE == 2 || i == 1 ? (j & 1 ? by.w : by.z) : 0.0f;
+            total[k][j] = fmaf(g_by[j >> 1], fmaf(j & 1 ? by.y : by.x, counted[j], -correction), total[k][j]);
+          }
         }
       }
     }

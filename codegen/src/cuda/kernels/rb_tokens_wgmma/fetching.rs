@@ -11,8 +11,11 @@ pub const FETCH: &str = r#"
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
-  // The same in all lanes, and known to be.
-  const int warp = __shfl_sync(~0u, threadIdx.x >> 5, 0), lane = threadIdx.x & 31, t = lane & 3;
+  float* const scales = (float*)(shared + SCALES_AT);
+  // The number of the warp is the same in all lanes, and so known to be; that of the lane stays in its register.
+  int lane = threadIdx.x & 31;
+  asm volatile("" : "+r"(lane));
+  const int warp = __shfl_sync(~0u, threadIdx.x >> 5, 0), t = lane & 3;
   const int group = warp >> 2, member = warp & 3;
   u64* const h_ready = (u64*)(shared + READY_AT);
   u64* const g_ready = h_ready + 1;
@@ -48,7 +51,6 @@ pub const FETCH: &str = r#"
   };
   auto has_rows = [&](int of, int round) { return tile_of(round * GROUPS + of / 4, of % 4) < tiles; };
 
-  if (NEXT_AT_ONCE) allow_next();
   // How many tokens there are was known before the first kernel of the step.
   const int first_token = blockIdx.y * TOKENS;
   const int tokens = min(TOKENS, $COUNT - first_token);

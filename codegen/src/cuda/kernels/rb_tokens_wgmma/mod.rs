@@ -148,8 +148,7 @@ impl RbTokensWgmma {
             .flag("RESIDUAL", matches!(self.finish, Finish::Residual(_)))
             .int("R_STRIDE", stride)
             .flag("GATE", self.gated())
-            .flag("BULK", true)
-            .flag("NEXT_AT_ONCE", true);
+            .flag("BULK", true);
         let places = self.places();
         let named = places.named.into_iter();
         named.fold(b, |b, (name, at)| b.int(name, at))

@@ -125,6 +125,7 @@ impl RbTokensWgmma {
             ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
             ("SUMS_AT", sets * tokens * 4),
             ("LARGEST_AT", sets * tokens * 4),
+            ("SCALES_AT", sets * (8 / self.columns()) * tokens * 8),
             ("SQUARES_AT", chunks * tokens * 4),
             ("INVERSE_AT", tokens * 4),
             (
