@@ -118,7 +118,7 @@ pub const FINISH: &str = r#"
     for (int i = threadIdx.x; i < SPLITS * TOKENS; i += WARPS * 32) {
       const int rank = i / TOKENS, token = i % TOKENS;
       float square = 0.0f;
-      for (int chunk = 0; chunk < chunks; chunk++) square += squares[chunk * TOKENS + token];
+      for (int i = 0; i < SQUARES; i++) square += squares[i * TOKENS + token];
       send(remote_address(inbox_squares + split * TOKENS + token, rank), square, remote_address(inbox_ready, rank));
     }
   }

@@ -98,6 +98,7 @@ pub const QUANTISE: &str = r#"
   // A warp takes 256 inputs of four tokens, or 512 of two, for a set. One scale serves all inputs of
   // the block, so that the matrix instructions can add up whole numbers.
   constexpr float LIMIT = PLANES == 16 ? 32700.0f : 127.0f;
+  const int SQUARES = chunks;  // of a token
   constexpr int QUADS = TOKENS / QUAD, UNITS = (MOST_CHUNKS + BESIDE - 1) / BESIDE * QUADS * SETS;
   constexpr int ROUNDS = (UNITS + WARPS - 1) / WARPS;
   constexpr bool HELD = ROUNDS <= (WARPS > 8 ? 1 : 3);  // whether registers hold u from one pass to the next

@@ -57,6 +57,9 @@ pub const COUNT: &str = r#"
   constexpr int HALVES = STEPS / EIGHT, PATHS_AT_ONCE = HALVES == 1 ? 2 : 1, CHUNK_BYTES = SETS * GROUPS_OF_TOKENS * STEPS * 256;
   constexpr float WHOLE = 274877906944.0f;  // 2^(149 - 111)
   constexpr int PLANE_GROUPS = 8 / COLUMNS;
+  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
+  barrier_wait(g_ready, 0);
+  workers_meet();
   // For a set, a group of planes and two tokens: factors of the sums, and what is subtracted.
   for (int i = threadIdx.x; i < SETS * PLANE_GROUPS * TOKENS; i += WARPS * 32) {
     const int token = i % TOKENS, plane_group = i / TOKENS % PLANE_GROUPS, set = i / (TOKENS * PLANE_GROUPS);
@@ -65,8 +68,6 @@ pub const COUNT: &str = r#"
     to[0] = most * (float)(2 << (plane_group * STEPS)) * WHOLE;
     to[2] = plane_group == 0 ? most * (float)sums[set * TOKENS + token] : 0.0f;
   }
-  if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
-  barrier_wait(g_ready, 0);
   workers_meet();
   const int plane_group = 2 * t / COLUMNS;
   const float first_sign = plane_group == PLANE_GROUPS - 1 ? -1.0f : 1.0f;

@@ -7,7 +7,7 @@ pub const FETCH: &str = r#"
   float* const g_rows = (float*)(shared + G_AT);     // [tile][path][16]
   int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
   u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
-  float* const squares = (float*)(shared + SQUARES_AT);  // of a chunk and token; the other blocks get their sums
+  float* const squares = (float*)(shared + SQUARES_AT);  // of a part of the inputs and a token; the other blocks get their sums
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
@@ -84,5 +84,4 @@ pub const FETCH: &str = r#"
     if (SPLITS > 1) all_are_here();
     return;
   }
-  wait_for_previous();
 "#;

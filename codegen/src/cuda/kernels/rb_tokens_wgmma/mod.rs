@@ -16,6 +16,7 @@
 
 mod counting;
 mod fetching;
+mod making;
 mod shape;
 
 use rabitc_rbx::SmArch;
@@ -23,7 +24,6 @@ use rabitc_rbx::SmArch;
 use super::finish::Finish;
 use super::rb_tokens::counting::FINISH;
 use super::rb_tokens::helpers;
-use super::rb_tokens::making::QUANTISE;
 use crate::cuda::layout::GpuLayout;
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
 
@@ -128,9 +128,8 @@ impl RbTokensWgmma {
             .int("CLUSTER_TILES", t.row_tiles)
             .int("WARPS", self.warps())
             .int("GROUPS", t.groups)
-            // Tokens, and blocks of inputs of each, that a warp quantises together.
-            .int("QUAD", self.tokens.min(4))
-            .int("BESIDE", 4 / self.tokens.min(4))
+            .flag("HELD", self.held())
+            .int("MOST_AT_ONCE", making::MOST_AT_ONCE)
             .int("PARTS", t.parts)
             .int("SLOTS", t.slots)
             .int("MOST_CHUNKS", self.most_chunks())
@@ -198,7 +197,9 @@ impl RbTokensWgmma {
         ];
         let stages = [
             fetching::FETCH,
-            QUANTISE,
+            making::BEFORE,
+            "  wait_for_previous();\n",
+            making::QUANTISE,
             counting::COUNT,
             FINISH,
         ]
@@ -243,8 +244,7 @@ impl CudaSpec for RbTokensWgmma {
                 true => helpers::REMOTE,
                 false => helpers::NO_REMOTE,
             })
-            .helper(helpers::FOURS)
-            .helper(helpers::PLANES)
+            .helper(making::PLANES)
             .helper(&matrix_helper(self.eight()))
             .param("const float", "x")
             .param("const u8", "signs")

@@ -76,6 +76,38 @@ impl RbTokensWgmma {
         }
     }
 
+    /// Of the eight columns of a warp that makes planes, those that are not tokens of one set and stretch:
+    /// sets, and stretches of 128 inputs.
+    fn others(&self) -> (usize, usize) {
+        let others = 8 / self.columns();
+        let sets = match self.sets() {
+            s if s % others == 0 => others,
+            s if s % 2 == 0 => 2,
+            _ => 1,
+        };
+        (sets, others / sets)
+    }
+
+    /// Stretches of 128 inputs of a block, as many as warps take at a time.
+    pub(super) fn stretches(&self) -> usize {
+        (2 * self.most_chunks()).next_multiple_of(self.others().1)
+    }
+
+    /// Whether registers hold the scaled inputs from one pass to the next, so that x is in shared memory
+    /// only until there are planes.
+    pub(super) fn held(&self) -> bool {
+        let (sets, beside) = self.others();
+        let units =
+            self.stretches() / beside * (self.tokens / self.columns()) * (self.sets() / sets);
+        units.div_ceil(self.warps()) <= if self.warps() > 12 { 2 } else { 3 }
+    }
+
+    /// Bytes of x in shared memory: rows of 32 inputs with a gap of four, and one of sixteen behind a
+    /// token's.
+    fn x_bytes(&self) -> usize {
+        self.tokens * (self.stretches() * 4 * 36 + 16) * 4
+    }
+
     /// Fours of row tiles, or shares of them, that a group counts one after the other.
     pub fn rounds(&self) -> usize {
         (self.tile_sets() * self.tile.parts).div_ceil(self.tile.groups)
@@ -118,15 +150,22 @@ impl RbTokensWgmma {
         // The last part reads planes past the end, by zeros.
         let part = self.part_chunks();
         let padded = (t.parts - 1) * part + part.next_multiple_of(self.batch());
+        // Where registers hold x from when it is there, planes may lie in its place.
+        let planes = padded * sets * tokens * self.planes * 32;
+        let (planes, x) = match self.held() {
+            true => (planes.max(self.x_bytes()), 0),
+            false => (planes, self.x_bytes()),
+        };
         let sizes = [
             ("SIGNS_AT", self.warps() * t.slots * self.tile_bytes()),
-            ("PLANES_AT", padded * sets * tokens * self.planes * 32),
+            ("PLANES_AT", planes),
+            ("X_AT", x),
             ("H_AT", sets * chunks * TILE_INPUTS * 2),
             ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
             ("SUMS_AT", sets * tokens * 4),
             ("LARGEST_AT", sets * tokens * 4),
             ("SCALES_AT", sets * (8 / self.columns()) * tokens * 8),
-            ("SQUARES_AT", chunks * tokens * 4),
+            ("SQUARES_AT", self.stretches() * tokens * 4),
             ("INVERSE_AT", tokens * 4),
             (
                 "INBOX_AT",
@@ -140,7 +179,11 @@ impl RbTokensWgmma {
             end: 0,
         };
         for (name, size) in sizes {
-            places.named.push((name, places.end));
+            let at = match name == "X_AT" && size == 0 {
+                true => places.named[1].1,
+                false => places.end,
+            };
+            places.named.push((name, at));
             places.end += size.next_multiple_of(128);
         }
         places
