@@ -65,12 +65,6 @@ pub const BEFORE: &str = r#"
 #pragma unroll
     for (int k = 0; k < 4; k++) unpack_f16(((const uint4*)from)[k], u_held[HELD ? i : 0] + 8 * k);
   };
-  if (BULK) barrier_wait(h_ready, 0);
-  if (HELD) {
-#pragma unroll
-    for (int i = 0; i < ROUNDS; i++)
-      if (is_there(i)) load_scales(i);
-  }
 "#;
 
 /// x to planes in shared memory.
@@ -104,6 +98,15 @@ pub const QUANTISE: &str = r#"
         if (wanted && at + 1 < D_IN) piece[n].y = from[1];
         if (wanted && at + 2 < D_IN) piece[n].z = from[2];
         if (wanted && at + 3 < D_IN) piece[n].w = from[3];
+      }
+    }
+    if (first == 0) {
+      // While x is on its way.
+      barrier_wait(h_ready, 0);
+      if (HELD) {
+#pragma unroll
+        for (int i = 0; i < ROUNDS; i++)
+          if (is_there(i)) load_scales(i);
       }
     }
 #pragma unroll
