@@ -60,15 +60,17 @@ pub const COUNT: &str = r#"
   if (SPLITS > 1) all_are_here();  // every block of the cluster runs: its memory can be written
   barrier_wait(g_ready, 0);
   workers_meet();
-  // For a set, a group of planes and two tokens: factors of the sums, and what is subtracted.
-  for (int i = threadIdx.x; i < SETS * PLANE_GROUPS * TOKENS; i += WARPS * 32) {
+  // For a set, a group of planes and two tokens: factors of the sums, and what is subtracted. Every warp has
+  // them for itself.
+  float* const scales = (float*)(shared + SCALES_AT) + warp * (SETS * PLANE_GROUPS * TOKENS * 2);
+  for (int i = lane; i < SETS * PLANE_GROUPS * TOKENS; i += 32) {
     const int token = i % TOKENS, plane_group = i / TOKENS % PLANE_GROUPS, set = i / (TOKENS * PLANE_GROUPS);
     const float most = __uint_as_float(largest[set * TOKENS + token]) * (1.0f / LIMIT);
     float* const to = scales + (i >> 1) * 4 + (i & 1);
     to[0] = most * (float)(2 << (plane_group * STEPS)) * WHOLE;
     to[2] = plane_group == 0 ? most * (float)sums[set * TOKENS + token] : 0.0f;
   }
-  workers_meet();
+  __syncwarp();
   const int plane_group = 2 * t / COLUMNS;
   const float first_sign = plane_group == PLANE_GROUPS - 1 ? -1.0f : 1.0f;
   const float4* const scales_here = (const float4*)scales + plane_group * (TOKENS / 2) + t % (COLUMNS / 2);

@@ -11,7 +11,6 @@ pub const FETCH: &str = r#"
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);
   float* const inbox_squares = (float*)(shared + INBOX_SQUARES_AT);
-  float* const scales = (float*)(shared + SCALES_AT);
   // The number of the warp is the same in all lanes, and so known to be; that of the lane stays in its register.
   int lane = threadIdx.x & 31;
   asm volatile("" : "+r"(lane));

@@ -41,29 +41,31 @@ __device__ __forceinline__ void unpack_f16(uint4 v, float* to) {
 
 /// What does not need x: this comes before `wait_for_previous`.
 pub const BEFORE: &str = r#"
-  // Four lanes make planes of 128 inputs for a column of the matrix instruction: a lane those of 32 inputs,
-  // whole words. A warp has eight columns: as many tokens, or fewer with several sets or stretches of 128
-  // inputs of theirs. One scale serves all inputs of the block, so that the matrix instructions can add up
-  // whole numbers.
+  // A lane makes planes of 32 inputs, whole words, for a token and a set; four lanes those of 128 inputs for a
+  // column of the matrix instruction. A warp has eight columns: as many tokens, or fewer with several sets or
+  // stretches of 128 inputs of theirs. One scale serves all inputs of the block, so that the matrix
+  // instructions can add up whole numbers.
   constexpr float LIMIT = PLANES == 16 ? 32700.0f : 127.0f;
-  constexpr int OTHERS = 8 / COLUMNS, SETS_BESIDE = SETS % OTHERS == 0 ? OTHERS : SETS % 2 == 0 ? 2 : 1;
-  constexpr int BESIDE = OTHERS / SETS_BESIDE, STRETCHES = (2 * MOST_CHUNKS + BESIDE - 1) / BESIDE * BESIDE;
-  constexpr int X_UNITS = STRETCHES / BESIDE * GROUPS_OF_TOKENS, UNITS = X_UNITS * (SETS / SETS_BESIDE);
-  constexpr int ROUNDS = (UNITS + WARPS - 1) / WARPS;
-  constexpr int UNROLL = HELD ? ROUNDS : 1;
-  const int column = lane >> 2, other = column / COLUMNS;
-  auto set_of = [&](int i) { return (warp + i * WARPS) / X_UNITS * SETS_BESIDE + other % SETS_BESIDE; };
-  auto token_of = [&](int i) { return (warp + i * WARPS) % X_UNITS % GROUPS_OF_TOKENS * COLUMNS + column % COLUMNS; };
-  auto stretch_of = [&](int i) { return (warp + i * WARPS) % X_UNITS / GROUPS_OF_TOKENS * BESIDE + other / SETS_BESIDE; };
+  constexpr int STRETCHES = (2 * MOST_CHUNKS + BESIDE - 1) / BESIDE * BESIDE;
+  constexpr int X_UNITS = STRETCHES / BESIDE * GROUPS_OF_TOKENS, X_WARPS = WARPS / SET_WARPS;
+  constexpr int X_ROUNDS = (X_UNITS + X_WARPS - 1) / X_WARPS, SETS_OF_WARP = SETS / (SETS_BESIDE * SET_WARPS);
+  constexpr int ROUNDS_HELD = HELD ? X_ROUNDS : 1, SETS_HELD = HELD ? SETS_OF_WARP : 1;
+  // Lanes whose sets differ read the same of x: as neighbours, at once.
+  const int set_beside = lane % SETS_BESIDE, quarter = lane / SETS_BESIDE % 4;
+  const int token_beside = lane / (4 * SETS_BESIDE) % COLUMNS, stretch_beside = lane / (4 * SETS_BESIDE * COLUMNS);
+  auto x_unit = [&](int round) { return warp % X_WARPS + round * X_WARPS; };
+  auto set_of = [&](int turn) { return (warp / X_WARPS * SETS_OF_WARP + turn) * SETS_BESIDE + set_beside; };
+  auto token_of = [&](int round) { return x_unit(round) % GROUPS_OF_TOKENS * COLUMNS + token_beside; };
+  auto stretch_of = [&](int round) { return x_unit(round) / GROUPS_OF_TOKENS * BESIDE + stretch_beside; };
   // Whether a warp has anything to do, and a lane.
-  auto is_there = [&](int i) { return warp + i * WARPS < UNITS && (warp + i * WARPS) % X_UNITS / GROUPS_OF_TOKENS * BESIDE < 2 * chunks; };
-  auto lane_is_there = [&](int i) { return BESIDE <= 2 || stretch_of(i) < 2 * chunks; };
+  auto is_there = [&](int round) { return x_unit(round) < X_UNITS && x_unit(round) / GROUPS_OF_TOKENS * BESIDE < 2 * chunks; };
+  auto lane_is_there = [&](int round) { return BESIDE <= 2 || stretch_of(round) < 2 * chunks; };
   // Scales lie ready in registers, where x is multiplied to them.
-  float u_held[UNROLL][32];
-  auto load_scales = [&](int i) {
-    const u16* const from = h_here + set_of(i) * MOST_CHUNKS * 256 + min(stretch_of(i), 2 * chunks - 1) * 128 + t * 32;
+  float u_held[ROUNDS_HELD][SETS_HELD][32];
+  auto load_scales = [&](int round, int turn, float* u) {
+    const u16* const from = h_here + set_of(turn) * MOST_CHUNKS * 256 + min(stretch_of(round), 2 * chunks - 1) * 128 + quarter * 32;
 #pragma unroll
-    for (int k = 0; k < 4; k++) unpack_f16(((const uint4*)from)[k], u_held[HELD ? i : 0] + 8 * k);
+    for (int k = 0; k < 4; k++) unpack_f16(((const uint4*)from)[k], u + 8 * k);
   };
 "#;
 
@@ -75,7 +77,7 @@ pub const QUANTISE: &str = r#"
   constexpr int AT_ONCE = (PIECES + (PIECES + MOST_AT_ONCE - 1) / MOST_AT_ONCE - 1) / ((PIECES + MOST_AT_ONCE - 1) / MOST_AT_ONCE);
   // Squares are added up for as long as the token stays the same.
   constexpr bool ONE_TOKEN = WARPS % TOKENS == 0;
-  constexpr int SQUARES = ONE_TOKEN ? (WARPS / TOKENS < STRETCHES ? WARPS / TOKENS : STRETCHES) : STRETCHES;  // of a token
+  constexpr int SQUARES = ONE_TOKEN && WARPS < TOKENS * STRETCHES ? WARPS / TOKENS : STRETCHES;  // sums of a token
   float* const x_here = (float*)(shared + X_AT);
   float square[ONE_TOKEN ? 1 : PIECES];
   if (NORM) {
@@ -105,8 +107,11 @@ pub const QUANTISE: &str = r#"
       barrier_wait(h_ready, 0);
       if (HELD) {
 #pragma unroll
-        for (int i = 0; i < ROUNDS; i++)
-          if (is_there(i)) load_scales(i);
+        for (int round = 0; round < X_ROUNDS; round++) {
+          if (!is_there(round)) continue;
+#pragma unroll
+          for (int turn = 0; turn < SETS_OF_WARP; turn++) load_scales(round, turn, u_held[HELD ? round : 0][HELD ? turn : 0]);
+        }
       }
     }
 #pragma unroll
@@ -122,107 +127,116 @@ pub const QUANTISE: &str = r#"
   }
   workers_meet();
   inputs_are_here();
-  auto scale_x = [&](int i) {
-    const float4* const from = (const float4*)(x_here + token_of(i) * X_ROW + (stretch_of(i) * 4 + t) * 36);
-    float* const u = u_held[HELD ? i : 0];
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      const float4 v = from[k];
-      u[4 * k] *= v.x; u[4 * k + 1] *= v.y; u[4 * k + 2] *= v.z; u[4 * k + 3] *= v.w;
-    }
-  };
-#pragma unroll UNROLL
-  for (int i = 0; i < ROUNDS; i++) {
-    if (!is_there(i)) continue;
-    if (!HELD) load_scales(i);
-    scale_x(i);
-    const float* const u = u_held[HELD ? i : 0];
-    float most[4];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      most[k] = fabsf(u[k]);
-#pragma unroll
-      for (int j = 4; j < 32; j += 4) most[k] = fmaxf(most[k], fabsf(u[j + k]));
-    }
-    float v = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
-    v = fmaxf(v, __shfl_xor_sync(~0u, v, 1));
-    v = fmaxf(v, __shfl_xor_sync(~0u, v, 2));
-    if (t == 0 && lane_is_there(i)) atomicMax(largest + set_of(i) * TOKENS + token_of(i), __float_as_uint(v));
-  }
-  workers_meet();
-  if (NORM) {
+  auto add_squares = [&]() {
 #pragma unroll
     for (int n = 0; n < (ONE_TOKEN ? 1 : PIECES); n++) {
       const float sum = warp_sum(square[n]);
       if (n < TOKENS * STRETCHES / WARPS || warp + n * WARPS < TOKENS * STRETCHES) squares[warp + n * WARPS] = sum;
     }
+  };
+  auto multiply_x = [&](int round, float (*u)[32]) {
+    const float4* const from = (const float4*)(x_here + token_of(round) * X_ROW + (stretch_of(round) * 4 + quarter) * 36);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+      const float4 v = from[k];
+#pragma unroll
+      for (int n = 0; n < SETS_HELD; n++) { u[n][4 * k] *= v.x; u[n][4 * k + 1] *= v.y; u[n][4 * k + 2] *= v.z; u[n][4 * k + 3] *= v.w; }
+    }
+  };
+#pragma unroll ROUNDS_HELD
+  for (int round = 0; round < X_ROUNDS; round++) {
+    const bool squares_now = NORM && round == 0;
+    if (!is_there(round)) {
+      if (squares_now) add_squares();
+      continue;
+    }
+    float (*const u)[32] = u_held[HELD ? round : 0];
+#pragma unroll 1
+    for (int first = 0; first < SETS_OF_WARP; first += SETS_HELD) {
+      if (!HELD) load_scales(round, first, u[0]);
+      multiply_x(round, u);
+      if (squares_now && first == 0) add_squares();
+#pragma unroll
+      for (int n = 0; n < SETS_HELD; n++) {
+        float most[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+          most[k] = fabsf(u[n][k]);
+#pragma unroll
+          for (int j = 4; j < 32; j += 4) most[k] = fmaxf(most[k], fabsf(u[n][j + k]));
+        }
+        const float v = fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
+        if (lane_is_there(round)) atomicMax(largest + set_of(first + n) * TOKENS + token_of(round), __float_as_uint(v));
+      }
+    }
+  }
+  workers_meet();
+  float factor[ROUNDS_HELD][SETS_HELD];
+  auto load_factor = [&](int round, int turn) {
+    const float most = __uint_as_float(largest[set_of(turn) * TOKENS + token_of(round)]);
+    factor[HELD ? round : 0][HELD ? turn : 0] = most > SMALLEST ? LIMIT * reciprocal(most) : 0.0f;
+  };
+  if (HELD) {
+#pragma unroll
+    for (int round = 0; round < X_ROUNDS; round++)
+#pragma unroll
+      for (int turn = 0; turn < SETS_OF_WARP; turn++) load_factor(round, turn);
   }
   // Adding 1.5 · 2^23 leaves the rounded number in the low bits; adding half the range as well makes it
   // positive. Numbers of a word are added up, shifted; the constants cancel what the exponents add to them.
   constexpr float ROUNDING = 12582912.0f;
-#pragma unroll UNROLL
-  for (int i = 0; i < ROUNDS; i++) {
-    if (!is_there(i)) continue;
-    if (!HELD) { load_scales(i); scale_x(i); }
-    const float* const u = u_held[HELD ? i : 0];
-    const int set = set_of(i), token = token_of(i), stretch = stretch_of(i);
-    const float most = __uint_as_float(largest[set * TOKENS + token]);
-    const float inverse = most > SMALLEST ? LIMIT * reciprocal(most) : 0.0f;
-    u32 w[PLANES], sum[2] = {0, 0};
-    if (PLANES == 16) {
-#pragma unroll
-      for (int j = 0; j < 16; j++) {
-        const u32 low = __float_as_uint(fmaf(u[j], inverse, ROUNDING + 32768.0f));
-        w[j] = __float_as_uint(fmaf(u[j + 16], inverse, ROUNDING + 32768.0f - 0x4b40)) * 65536u + low;
-        sum[j & 1] = __dp2a_lo(w[j], 0x0101u, sum[j & 1]);
-      }
-      int all = (int)(sum[0] + sum[1]) - (32 << (PLANES - 1));
-      all += __shfl_xor_sync(~0u, all, 1);
-      all += __shfl_xor_sync(~0u, all, 2);
-      if (t == 0 && lane_is_there(i)) atomicAdd(sums + set * TOKENS + token, all);
-      // Byte b of word j is the low byte of input 8 b + j, and of word 8 + j its high byte; the other way
-      // round where a token's planes lie in two columns and the lanes of the other column are to store there.
-      const bool swapped = COLUMNS < 8 && (other & 1);
-      const u32 first = swapped ? 0x7351 : 0x6240, second = swapped ? 0x6240 : 0x7351;
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        const u32 a = w[j], b = w[j + 8];
-        w[j] = __byte_perm(a, b, first);
-        w[j + 8] = __byte_perm(a, b, second);
-      }
-      transpose_bits(w);
-      transpose_bits(w + 8);
-      if (COLUMNS < 8) w[7] ^= swapped ? ~0u : 0u;
-      w[15] ^= swapped ? 0u : ~0u;
+  // Where planes of a token lie in several columns, lanes of the same banks store different ones at a time.
+  const bool swapped = PLANES == 16 && COLUMNS < 8 && ((SETS_BESIDE > 1 ? set_beside : stretch_beside) & 1);
+#pragma unroll ROUNDS_HELD
+  for (int round = 0; round < X_ROUNDS; round++) {
+    if (!is_there(round)) continue;
+#pragma unroll SETS_HELD
+    for (int turn = 0; turn < SETS_OF_WARP; turn++) {
+      float (*const held)[32] = u_held[HELD ? round : 0] + (HELD ? turn : 0);
+      if (!HELD) { load_scales(round, turn, held[0]); multiply_x(round, held); load_factor(round, turn); }
+      const float* const u = held[0];
+      const float by = factor[HELD ? round : 0][HELD ? turn : 0];
+      const int set = set_of(turn), token = token_of(round), stretch = stretch_of(round);
       u8* const to = shared + PLANES_AT + (((stretch >> 1) * SETS + set) * GROUPS_OF_TOKENS + token / COLUMNS) * (STEPS * 256)
-                     + (stretch & 1) * HALF_BYTES + token % COLUMNS * COLUMN_BYTES + t * WORD_BYTES;
-      u8* const to_first = to + (swapped ? plane_at(8) - plane_at(0) : 0), *const to_second = to + (swapped ? plane_at(0) - plane_at(8) : 0);
-      if (lane_is_there(i)) {
+                     + (stretch & 1) * HALF_BYTES + token % COLUMNS * COLUMN_BYTES + quarter * WORD_BYTES;
+      u32 w[PLANES], sum[2] = {0, 0};
+      if (PLANES == 16) {
 #pragma unroll
-        for (int p = 0; p < 8; p++) {
-          *(u32*)(to_first + plane_at(p)) = w[p];
-          *(u32*)(to_second + plane_at(8 + p)) = w[8 + p];
+        for (int j = 0; j < 16; j++) {
+          const u32 low = __float_as_uint(fmaf(u[j], by, ROUNDING + 32768.0f));
+          w[j] = __float_as_uint(fmaf(u[j + 16], by, ROUNDING + 32768.0f - 0x4b40)) * 65536u + low;
+          sum[j & 1] = __dp2a_lo(w[j], 0x0101u, sum[j & 1]);
+        }
+        // Byte b of word j becomes the low byte of input 8·b + j, and of word 8 + j its high byte; the other
+        // way round in lanes that begin with the higher planes.
+        const u32 first = swapped ? 0x7351 : 0x6240, second = swapped ? 0x6240 : 0x7351;
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+          const u32 a = w[j], b = w[j + 8];
+          w[j] = __byte_perm(a, b, first);
+          w[j + 8] = __byte_perm(a, b, second);
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+          const u32 low = __float_as_uint(fmaf(u[j], by, ROUNDING + 128.0f)) + __float_as_uint(fmaf(u[j + 8], by, ROUNDING + 128.0f)) * 256u;
+          const u32 high = __float_as_uint(fmaf(u[j + 16], by, ROUNDING + 128.0f - 0x40)) + __float_as_uint(fmaf(u[j + 24], by, ROUNDING + 128.0f - 0x8b)) * 256u;
+          w[j] = high * 65536u + low;
+          sum[j & 1] = __dp4a(w[j], 0x01010101u, sum[j & 1]);
         }
       }
-    } else {
+      if (lane_is_there(round)) atomicAdd(sums + set * TOKENS + token, (int)(sum[0] + sum[1]) - (32 << (PLANES - 1)));
 #pragma unroll
-      for (int j = 0; j < 8; j++) {
-        const u32 low = __float_as_uint(fmaf(u[j], inverse, ROUNDING + 128.0f)) + __float_as_uint(fmaf(u[j + 8], inverse, ROUNDING + 128.0f)) * 256u;
-        const u32 high = __float_as_uint(fmaf(u[j + 16], inverse, ROUNDING + 128.0f - 0x40)) + __float_as_uint(fmaf(u[j + 24], inverse, ROUNDING + 128.0f - 0x8b)) * 256u;
-        w[j] = high * 65536u + low;
-        sum[j & 1] = __dp4a(w[j], 0x01010101u, sum[j & 1]);
-      }
-      int all = (int)(sum[0] + sum[1]) - (32 << (PLANES - 1));
-      all += __shfl_xor_sync(~0u, all, 1);
-      all += __shfl_xor_sync(~0u, all, 2);
-      if (t == 0 && lane_is_there(i)) atomicAdd(sums + set * TOKENS + token, all);
-      transpose_bits(w);
-      w[7] = ~w[7];
-      u8* const to = shared + PLANES_AT + (((stretch >> 1) * SETS + set) * GROUPS_OF_TOKENS + token / COLUMNS) * (STEPS * 256)
-                     + (stretch & 1) * HALF_BYTES + token % COLUMNS * COLUMN_BYTES + t * WORD_BYTES;
-      if (lane_is_there(i)) {
+      for (int byte = 0; byte < PLANES / 8; byte++) {
+        transpose_bits(w + 8 * byte);
+        // The highest plane has the sign: positive numbers were made by adding to it.
+        const bool is_high = (PLANES == 8) || (byte == 1) != swapped;
+        w[8 * byte + 7] ^= is_high ? ~0u : 0u;
+        u8* const there = to + (swapped ? plane_at(8 - 8 * byte) - plane_at(8 * byte) : 0);
+        if (lane_is_there(round)) {
 #pragma unroll
-        for (int p = 0; p < 8; p++) *(u32*)(to + plane_at(p)) = w[p];
+          for (int p = 0; p < 8; p++) *(u32*)(there + plane_at(8 * byte + p)) = w[8 * byte + p];
+        }
       }
     }
   }

@@ -76,30 +76,43 @@ impl RbTokensWgmma {
         }
     }
 
-    /// Of the eight columns of a warp that makes planes, those that are not tokens of one set and stretch:
-    /// sets, and stretches of 128 inputs.
-    fn others(&self) -> (usize, usize) {
+    /// What shares a warp's eight columns with the tokens when planes are made: sets of scales, and stretches
+    /// of 128 inputs.
+    pub(super) fn beside(&self) -> (usize, usize) {
         let others = 8 / self.columns();
         let sets = match self.sets() {
-            s if s % others == 0 => others,
-            s if s % 2 == 0 => 2,
+            s if s.is_multiple_of(others) => others,
+            s if s.is_multiple_of(2) => 2,
             _ => 1,
         };
         (sets, others / sets)
     }
 
-    /// Stretches of 128 inputs of a block, as many as warps take at a time.
+    /// Stretches of 128 inputs of a block, whole warps of them.
     pub(super) fn stretches(&self) -> usize {
-        (2 * self.most_chunks()).next_multiple_of(self.others().1)
+        (2 * self.most_chunks()).next_multiple_of(self.beside().1)
     }
 
-    /// Whether registers hold the scaled inputs from one pass to the next, so that x is in shared memory
-    /// only until there are planes.
+    /// Parts of x, as much of each as a warp takes at a time.
+    fn x_units(&self) -> usize {
+        self.stretches() / self.beside().1 * (self.tokens / self.columns())
+    }
+
+    /// Warps that take the same part of x for different sets: as many as would have nothing to do otherwise.
+    pub(super) fn set_warps(&self) -> usize {
+        let (turns, warps) = (self.sets() / self.beside().0, self.warps());
+        let fits = |n: &usize| {
+            turns.is_multiple_of(*n) && warps.is_multiple_of(*n) && self.x_units() * n <= warps
+        };
+        (1..=turns).rev().find(fits).unwrap_or(1)
+    }
+
+    /// Whether registers hold the scaled inputs from one pass to the next, 32 for each part of x and set
+    /// that a warp has: x is in shared memory only until there are planes then.
     pub(super) fn held(&self) -> bool {
-        let (sets, beside) = self.others();
-        let units =
-            self.stretches() / beside * (self.tokens / self.columns()) * (self.sets() / sets);
-        units.div_ceil(self.warps()) <= if self.warps() > 12 { 2 } else { 3 }
+        let turns = self.sets() / self.beside().0 / self.set_warps();
+        let rounds = self.x_units().div_ceil(self.warps() / self.set_warps());
+        rounds * turns <= if self.warps() > 12 { 2 } else { 3 }
     }
 
     /// Bytes of x in shared memory: rows of 32 inputs with a gap of four, and one of sixteen behind a
@@ -164,7 +177,7 @@ impl RbTokensWgmma {
             ("G_AT", t.row_tiles * paths * TILE_ROWS * 4),
             ("SUMS_AT", sets * tokens * 4),
             ("LARGEST_AT", sets * tokens * 4),
-            ("SCALES_AT", sets * (8 / self.columns()) * tokens * 8),
+            ("SCALES_AT", self.warps() * sets * (8 / self.columns()) * tokens * 8),
             ("SQUARES_AT", self.stretches() * tokens * 4),
             ("INVERSE_AT", tokens * 4),
             (
