@@ -50,8 +50,8 @@ template <int LEFT> __device__ __forceinline__ void end_counting(int*) {}
 /// Signs and planes to sums, which go to the block that finishes the row.
 pub const COUNT: &str = r#"
   // Columns are COLUMNS tokens by planes STEPS apart, and steps go from the highest plane of each to
-  // the lowest. A chain of instructions counts EIGHT of them over all inputs; two chains are under way at
-  // a time, of two paths or of the higher and lower planes of one. A count c, read as a float, is the
+  // the lowest. A chain of instructions counts EIGHT of them over all inputs: all of up to four tokens, so
+  // that there are registers for the chains of two paths at a time, or half of them. A count c, read as a float, is the
   // subnormal number c · 2^-149: one multiply-add weights it by its plane and adds it up exactly, and a
   // power of two makes a whole number of the sum. The highest plane of all counts negatively.
   constexpr int HALVES = STEPS / EIGHT, PATHS_AT_ONCE = HALVES == 1 ? 2 : 1, CHUNK_BYTES = SETS * GROUPS_OF_TOKENS * STEPS * 256;
@@ -91,61 +91,74 @@ pub const COUNT: &str = r#"
     for (int k = 0; k < GROUPS_OF_TOKENS; k++) total[k][0] = total[k][1] = total[k][2] = total[k][3] = 0.0f;
 #pragma unroll 1
     for (int path = 0; path < PATHS; path += PATHS_AT_ONCE) {
+      // Two tokens a lane, two rows.
+      float g_of[PATHS_AT_ONCE][2];
+      uint4 a[PATHS_AT_ONCE][BATCH];
+      auto load = [&](int first) {
+#pragma unroll
+        for (int i = 0; i < PATHS_AT_ONCE; i++)
+#pragma unroll
+          for (int c = 0; c < BATCH; c++)
+            a[i][c] = first + c < own_chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
+      };
+#pragma unroll
+      for (int i = 0; i < PATHS_AT_ONCE; i++) {
+        g_of[i][0] = path + i < PATHS ? g_here[(path + i) * 16] : 0.0f;
+        g_of[i][1] = path + i < PATHS ? g_here[(path + i) * 16 + 8] : 0.0f;
+      }
+      if (BATCH == PART_CHUNKS) load(0);
 #pragma unroll
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         if (k > 0 && k * COLUMNS >= tokens) break;
-        // Two tokens a lane, two rows.
-        float4 scale[2];
-        float g_of[2][2];
+        float4 scale[PATHS_AT_ONCE];
+        float counted[PATHS_AT_ONCE][4];
 #pragma unroll
         for (int i = 0; i < PATHS_AT_ONCE; i++) {
-          const int of = min(path + i, PATHS - 1);
-          scale[i] = scales_here[((set0 + of) * PLANE_GROUPS * TOKENS + k * COLUMNS) / 2];
+          scale[i] = scales_here[((set0 + min(path + i, PATHS - 1)) * PLANE_GROUPS * TOKENS + k * COLUMNS) / 2];
           if (PARTS > 1 && part > 0) scale[i].z = scale[i].w = 0.0f;
-          g_of[i][0] = path + i < PATHS ? g_here[of * 16] : 0.0f;
-          g_of[i][1] = path + i < PATHS ? g_here[of * 16 + 8] : 0.0f;
+          counted[i][0] = counted[i][1] = counted[i][2] = counted[i][3] = 0.0f;
         }
-        int count[2][EIGHT * 4];
+#pragma unroll
+        for (int half = 0; half < HALVES; half++) {
+          int count[PATHS_AT_ONCE][EIGHT * 4];
 #pragma unroll 1
-        for (int first = 0; first < PART_CHUNKS; first += BATCH) {
-          if (first > 0) { end_counting<0>(count[0]); end_counting<0>(count[1]); }
-          uint4 a[PATHS_AT_ONCE][BATCH];
+          for (int first = 0; first < PART_CHUNKS; first += BATCH) {
+            if (BATCH < PART_CHUNKS) {
+              if (first > 0) {
 #pragma unroll
-          for (int i = 0; i < PATHS_AT_ONCE; i++)
+                for (int i = 0; i < PATHS_AT_ONCE; i++) end_counting<0>(count[i]);
+              }
+              load(first);
+            }
+            begin_counting();
 #pragma unroll
-            for (int c = 0; c < BATCH; c++)
-              a[i][c] = first + c < own_chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
-          begin_counting();
+            for (int i = 0; i < PATHS_AT_ONCE; i++) {
+              const u64 from = planes + ((min(path + i, PATHS - 1) * GROUPS_OF_TOKENS + k) * (STEPS * 256) + half * (EIGHT * 256) + first * CHUNK_BYTES) / 16;
 #pragma unroll
-          for (int i = 0; i < 2; i++) {
-            const int of = PATHS_AT_ONCE == 1 ? path : min(path + i, PATHS - 1), half = PATHS_AT_ONCE == 1 ? i : 0;
-            const u64 from = planes + ((of * GROUPS_OF_TOKENS + k) * (STEPS * 256) + half * (EIGHT * 256) + first * CHUNK_BYTES) / 16;
+              for (int c = 0; c < BATCH; c++) count_common(count[i], a[i][c], from + c * CHUNK_BYTES / 16, c > 0 || first > 0, lane);
+              chain_begun();
+            }
+          }
 #pragma unroll
-            for (int c = 0; c < BATCH; c++)
-              count_common(count[i], a[PATHS_AT_ONCE == 1 ? 0 : i][c], from + c * CHUNK_BYTES / 16, c > 0 || first > 0, lane);
-            chain_begun();
+          for (int i = 0; i < PATHS_AT_ONCE; i++) {
+            if (i + 1 < PATHS_AT_ONCE) end_counting<1>(count[i]);
+            else end_counting<0>(count[i]);
+            float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+            for (int step = 0; step < EIGHT; step++) {
+              const float weight = __uint_as_float((127 + 111 + STEPS - 1 - half * EIGHT - step) << 23) * (half == 0 && step == 0 ? first_sign : 1.0f);
+#pragma unroll
+              for (int j = 0; j < 4; j++) sum[j] = fmaf(__int_as_float(count[i][step * 4 + j]), weight, sum[j]);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++) counted[i][j] += sum[j];
           }
         }
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          if (i == 0) end_counting<1>(count[0]);
-          else end_counting<0>(count[1]);
-          float counted[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-          const int first_plane = PATHS_AT_ONCE == 1 && i == 0 ? 2 * EIGHT : EIGHT;
+        for (int i = 0; i < PATHS_AT_ONCE; i++)
 #pragma unroll
-          for (int step = 0; step < EIGHT; step++) {
-            const float weight = __uint_as_float((127 + 111 + first_plane - 1 - step) << 23) * (step == 0 && (PATHS_AT_ONCE == 2 || i == 0) ? first_sign : 1.0f);
-#pragma unroll
-            for (int j = 0; j < 4; j++) counted[j] = fmaf(__int_as_float(count[i][step * 4 + j]), weight, counted[j]);
-          }
-          const float4 by = scale[PATHS_AT_ONCE == 1 ? 0 : i];
-          const float* const g_by = g_of[PATHS_AT_ONCE == 1 ? 0 : i];
-#pragma unroll
-          for (int j = 0; j < 4; j++) {
-            const float correction = PATHS_AT_ONCE == 2 || i == 1 ? (j & 1 ? by.w : by.z) : 0.0f;
-            total[k][j] = fmaf(g_by[j >> 1], fmaf(j & 1 ? by.y : by.x, counted[j], -correction), total[k][j]);
-          }
-        }
+          for (int j = 0; j < 4; j++)
+            total[k][j] = fmaf(g_of[i][j >> 1], fmaf(j & 1 ? scale[i].y : scale[i].x, counted[i][j], j & 1 ? -scale[i].w : -scale[i].z), total[k][j]);
       }
     }
     __syncwarp();
