@@ -54,7 +54,7 @@ impl Cut for RbTokensWgmma {
             false => 0.0,
         };
         let own = work.max(bytes as f64 / share) * each;
-        (own + EXCHANGE * self.tile.parts as f64 + crowded) / card.clock
+        (own + EXCHANGE + crowded) / card.clock
     }
 
     fn grid(&self) -> [usize; 2] {
@@ -89,7 +89,7 @@ impl RbTokensWgmma {
         let paths = self.layout.stored.paths;
         let columns = self.steps() * self.tokens / self.columns();
         let items = self.rounds() * self.tile.groups;
-        let instructions = items * self.part_chunks() * paths * columns;
+        let instructions = items * self.most_chunks() * paths * columns;
         instructions as f64 * MATRIX + (self.rounds() * paths) as f64 * SET
     }
 }

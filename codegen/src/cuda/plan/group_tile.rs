@@ -11,12 +11,12 @@ use crate::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
 
 /// Blocks of a cluster; larger clusters are not portable, and smaller ones make more planes.
 const SPLITS: [usize; 3] = [8, 4, 2];
-/// Groups of a block.
-const GROUPS: [usize; 2] = [2, 3];
-/// Shares of a block's inputs at most.
-const MOST_PARTS: usize = 2;
+/// Groups of a block at least; fewer do not keep the matrix units busy.
+const FEWEST_GROUPS: usize = 2;
 /// Row tiles that a warp has under way at most.
 const MOST_SLOTS: usize = 8;
+/// So many are tried one by one.
+const FEW_SLOTS: usize = 3;
 /// Bytes that the system takes of every block's shared memory.
 const RESERVED: usize = 1 << 10;
 
@@ -44,48 +44,50 @@ fn cuts(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
     for splits in all_splits {
         let clusters = (blocks(arch, splits) / splits).max(1);
         let row_tiles = row_tiles(&product.layout, product.gated(), clusters);
-        for groups in GROUPS {
-            for parts in 1..=MOST_PARTS.min(chunks.div_ceil(splits)) {
-                let tile = GroupTile {
-                    splits,
-                    row_tiles,
-                    groups,
-                    parts,
-                    slots: 1,
-                };
-                let product = RbTokensWgmma {
-                    tile,
-                    ..product.clone()
-                };
-                all.extend(with_slots(&product, arch));
-            }
+        for groups in FEWEST_GROUPS..=product.most_groups() {
+            let tile = GroupTile {
+                splits,
+                row_tiles,
+                groups,
+                slots: 1,
+            };
+            let product = RbTokensWgmma {
+                tile,
+                ..product.clone()
+            };
+            all.extend(with_slots(&product, arch));
         }
     }
     all
 }
 
-/// With as many signs under way as a block has room for, and as half of a multiprocessor has.
+/// With so many signs under way: a few, as many as a block has room for, and as many as half of a
+/// multiprocessor has room for.
 fn with_slots(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
     let rounds = product.rounds();
     let whole = arch.shared_bytes();
     let half = (whole + RESERVED) / 2 - RESERVED;
-    let most = |bytes: usize| {
-        let slots = (1..=rounds.min(MOST_SLOTS)).rev();
-        let mut cuts = slots.map(|slots| {
-            let tile = GroupTile {
-                slots,
-                ..product.tile
-            };
-            RbTokensWgmma {
-                tile,
-                ..product.clone()
-            }
-        });
-        cuts.find(|p| p.shared_bytes() <= bytes)
+    let with = |slots: usize| {
+        let tile = GroupTile {
+            slots,
+            ..product.tile
+        };
+        RbTokensWgmma {
+            tile,
+            ..product.clone()
+        }
     };
-    let (all, beside) = (most(whole), most(half));
-    match all == beside {
-        true => all.into_iter().collect(),
-        false => all.into_iter().chain(beside).collect(),
-    }
+    let fits = |bytes: usize| {
+        let mut slots = (1..=rounds.min(MOST_SLOTS)).rev();
+        slots.find(|slots| with(*slots).shared_bytes() <= bytes)
+    };
+    let Some(most) = fits(whole) else {
+        return Vec::new();
+    };
+    let mut slots: Vec<usize> = (1..=most.min(FEW_SLOTS)).collect();
+    slots.push(most);
+    slots.extend(fits(half));
+    slots.sort_unstable();
+    slots.dedup();
+    slots.into_iter().map(with).collect()
 }

@@ -78,14 +78,12 @@ pub const COUNT: &str = r#"
   int round = 0, slot = 0;
   u32 parity = 0;
   for (int item = group; tile_of(item, 0) < tiles; item += GROUPS) {
-    const int part = item % PARTS, set0 = GATE ? (tile_of(item, 0) & 1) * PATHS : 0;
-    const int begin_chunk = part * PART_CHUNKS, own_chunks = max(0, min(chunks - begin_chunk, PART_CHUNKS));
-    const int tile = tile_of(item, member);
+    const int tile = tile_of(item, member), set0 = GATE ? (tile & 1) * PATHS : 0;
     const float* const g_here = g_rows + min(tile, tiles - 1) * (PATHS * 16) + (lane >> 2);
     // A warp beyond the last row tile counts what it has, which nobody looks at.
     if (tile < tiles) barrier_wait(ready + warp * SLOTS + slot, parity);
     const uint4* const words = (const uint4*)(shared + SIGNS_AT + (warp * SLOTS + slot) * SLOT_BYTES) + lane;
-    const u64 planes = all_planes + (begin_chunk * CHUNK_BYTES + set0 * (GROUPS_OF_TOKENS * STEPS * 256)) / 16;
+    const u64 planes = all_planes + set0 * (GROUPS_OF_TOKENS * STEPS * 256) / 16;
     float total[GROUPS_OF_TOKENS][4];
 #pragma unroll
     for (int k = 0; k < GROUPS_OF_TOKENS; k++) total[k][0] = total[k][1] = total[k][2] = total[k][3] = 0.0f;
@@ -99,14 +97,14 @@ pub const COUNT: &str = r#"
         for (int i = 0; i < PATHS_AT_ONCE; i++)
 #pragma unroll
           for (int c = 0; c < BATCH; c++)
-            a[i][c] = first + c < own_chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
+            a[i][c] = first + c < chunks ? words[((first + c) * PATHS + min(path + i, PATHS - 1)) * 32] : make_uint4(0, 0, 0, 0);
       };
 #pragma unroll
       for (int i = 0; i < PATHS_AT_ONCE; i++) {
         g_of[i][0] = path + i < PATHS ? g_here[(path + i) * 16] : 0.0f;
         g_of[i][1] = path + i < PATHS ? g_here[(path + i) * 16 + 8] : 0.0f;
       }
-      if (BATCH == PART_CHUNKS) load(0);
+      if (BATCH == MOST_CHUNKS) load(0);
 #pragma unroll
       for (int k = 0; k < GROUPS_OF_TOKENS; k++) {
         if (k > 0 && k * COLUMNS >= tokens) break;
@@ -115,15 +113,14 @@ pub const COUNT: &str = r#"
 #pragma unroll
         for (int i = 0; i < PATHS_AT_ONCE; i++) {
           scale[i] = scales_here[((set0 + min(path + i, PATHS - 1)) * PLANE_GROUPS * TOKENS + k * COLUMNS) / 2];
-          if (PARTS > 1 && part > 0) scale[i].z = scale[i].w = 0.0f;
           counted[i][0] = counted[i][1] = counted[i][2] = counted[i][3] = 0.0f;
         }
 #pragma unroll
         for (int half = 0; half < HALVES; half++) {
           int count[PATHS_AT_ONCE][EIGHT * 4];
 #pragma unroll 1
-          for (int first = 0; first < PART_CHUNKS; first += BATCH) {
-            if (BATCH < PART_CHUNKS) {
+          for (int first = 0; first < MOST_CHUNKS; first += BATCH) {
+            if (BATCH < MOST_CHUNKS) {
               if (first > 0) {
 #pragma unroll
                 for (int i = 0; i < PATHS_AT_ONCE; i++) end_counting<0>(count[i]);
@@ -169,7 +166,7 @@ pub const COUNT: &str = r#"
     const int whole = GATE ? tile >> 1 : tile;
     const int owner = whole % SPLITS, local = GATE ? (whole / SPLITS) * 2 + (tile & 1) : whole / SPLITS;
     // Lanes that hold four sums each, two rows by two tokens, store them side by side.
-    float4* const to = (float4*)inbox + ((split * PARTS + part) * FINISHED + local) * (GROUPS_OF_TOKENS * HOLDERS)
+    float4* const to = (float4*)inbox + (split * FINISHED + local) * (GROUPS_OF_TOKENS * HOLDERS)
                        + (lane >> 2) * (COLUMNS / 2) + t % (COLUMNS / 2);
     const u32 remote = remote_address(to, owner), arrived = remote_address(inbox_ready, owner);
 #pragma unroll

@@ -34,19 +34,14 @@ pub const FETCH: &str = r#"
   const u8* const stream = signs + ((size_t)first_tile * CHUNKS + first_chunk) * PATHS * 512;
 
   // A group takes one item after the other: four row tiles, one a warp and with paired segments all of the
-  // same one, and one of PARTS shares of the inputs.
-  auto tile_of = [&](int item, int which) {
-    const int set = item / PARTS;
-    return GATE ? (set >> 1) * 8 + (set & 1) + 2 * which : set * 4 + which;
-  };
+  // same one.
+  auto tile_of = [&](int item, int which) { return GATE ? (item >> 1) * 8 + (item & 1) + 2 * which : item * 4 + which; };
   // Rows of warp `of` in its group's turn `round`, into the slot whose turn it is.
   auto fetch = [&](int of, int round, int slot) {
-    const int item = round * GROUPS + of / 4, tile = tile_of(item, of % 4), begin_chunk = item % PARTS * PART_CHUNKS;
-    const u32 bytes = max(0, min(PART_CHUNKS, chunks - begin_chunk)) * (PATHS * 512);
+    const int tile = tile_of(round * GROUPS + of / 4, of % 4);
     u64* const b = ready + of * SLOTS + slot;
-    barrier_expect(b, bytes);
-    if (bytes > 0)
-      bulk_copy(shared + SIGNS_AT + (of * SLOTS + slot) * SLOT_BYTES, stream + ((size_t)tile * CHUNKS + begin_chunk) * (PATHS * 512), bytes, b);
+    barrier_expect(b, chunks * (PATHS * 512));
+    bulk_copy(shared + SIGNS_AT + (of * SLOTS + slot) * SLOT_BYTES, stream + (size_t)tile * (CHUNKS * PATHS * 512), chunks * (PATHS * 512), b);
   };
   auto has_rows = [&](int of, int round) { return tile_of(round * GROUPS + of / 4, of % 4) < tiles; };
 
@@ -74,7 +69,7 @@ pub const FETCH: &str = r#"
       // Sums of all blocks of the cluster for the row tiles that this one finishes.
       constexpr int BETWEEN = GATE ? 2 : 1;
       const int wholes = tiles / BETWEEN, owned = (wholes - split + SPLITS - 1) / SPLITS * BETWEEN;
-      barrier_expect(inbox_ready, owned * (SPLITS * PARTS * GROUPS_OF_TOKENS * HOLDERS * 16) + (NORM ? SPLITS * TOKENS * 4 : 0));
+      barrier_expect(inbox_ready, owned * (SPLITS * GROUPS_OF_TOKENS * HOLDERS * 16) + (NORM ? SPLITS * TOKENS * 4 : 0));
     }
     __syncwarp();
     for (int i = lane; i < WARPS * SLOTS; i += 32)

@@ -39,8 +39,6 @@ pub struct GroupTile {
     pub row_tiles: usize,
     /// Groups of four warps of a block that compute; one more warp makes copies.
     pub groups: usize,
-    /// Shares of the block's inputs that different groups take.
-    pub parts: usize,
     /// Row tiles that a warp has in flight.
     pub slots: usize,
 }
@@ -51,7 +49,6 @@ impl GroupTile {
         splits: 1,
         row_tiles: 1,
         groups: 1,
-        parts: 1,
         slots: 1,
     };
 }
@@ -133,10 +130,10 @@ impl RbTokensWgmma {
             .int("SET_WARPS", self.set_warps())
             .flag("HELD", self.held())
             .int("MOST_AT_ONCE", making::MOST_AT_ONCE)
-            .int("PARTS", t.parts)
+            // Blocks of inputs are not shared out among groups.
+            .int("PARTS", 1)
             .int("SLOTS", t.slots)
             .int("MOST_CHUNKS", self.most_chunks())
-            .int("PART_CHUNKS", self.part_chunks())
             .int("EIGHT", self.eight())
             .int("BATCH", self.batch())
             .int("SLOT_BYTES", self.tile_bytes())
@@ -219,12 +216,11 @@ impl CudaSpec for RbTokensWgmma {
     fn name(&self) -> String {
         let t = &self.tile;
         format!(
-            "{}_s{}r{}g{}p{}d{}",
+            "{}_s{}r{}g{}d{}",
             self.problem_name(),
             t.splits,
             t.row_tiles,
             t.groups,
-            t.parts,
             t.slots
         )
     }

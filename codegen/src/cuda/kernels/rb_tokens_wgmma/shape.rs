@@ -5,8 +5,12 @@ use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::segments;
 use crate::cuda::layout::{TILE_BYTES, TILE_INPUTS, TILE_ROWS};
 
-/// Blocks of inputs whose signs a lane holds at once.
+/// Blocks of inputs whose signs a lane holds at once, of each path.
 const MOST_AT_ONCE: usize = 6;
+/// The same where other registers are short.
+const FEW_AT_ONCE: usize = 4;
+/// Eights of columns of an instruction at most.
+const EIGHTS: usize = 8;
 
 /// Byte offsets in shared memory.
 pub(super) struct Places {
@@ -27,14 +31,9 @@ impl RbTokensWgmma {
         self.layout.input_tiles().div_ceil(self.tile.splits)
     }
 
-    /// Blocks of inputs that a group takes at most.
-    pub fn part_chunks(&self) -> usize {
-        self.most_chunks().div_ceil(self.tile.parts)
-    }
-
     /// Bytes of a row tile's signs that a warp reads.
     pub fn tile_bytes(&self) -> usize {
-        self.part_chunks() * self.layout.stored.paths * TILE_BYTES
+        self.most_chunks() * self.layout.stored.paths * TILE_BYTES
     }
 
     /// Sets of scales for one block of inputs: one a path, and for paired segments of each.
@@ -54,13 +53,28 @@ impl RbTokensWgmma {
 
     /// Eights of columns that an instruction has.
     pub fn eight(&self) -> usize {
-        self.steps().min(8)
+        self.steps().min(EIGHTS)
     }
 
-    /// Blocks of inputs that are counted without waiting in between: even shares of a part.
+    /// Whether the chains of two paths are under way at a time: where one counts all planes.
+    fn two_chains(&self) -> bool {
+        self.steps() <= EIGHTS
+    }
+
+    /// Blocks of inputs that are counted without waiting in between, as registers allow: even shares.
     pub fn batch(&self) -> usize {
-        let chunks = self.part_chunks();
-        chunks.div_ceil(chunks.div_ceil(MOST_AT_ONCE))
+        let crowded = self.two_chains() && self.steps() == EIGHTS && self.tile.groups > 2;
+        let most = if crowded { FEW_AT_ONCE } else { MOST_AT_ONCE };
+        let chunks = self.most_chunks();
+        chunks.div_ceil(chunks.div_ceil(most))
+    }
+
+    /// Groups of a block at most, as registers allow.
+    pub fn most_groups(&self) -> usize {
+        match self.two_chains() && self.steps() == EIGHTS {
+            true => 3,
+            false => 4,
+        }
     }
 
     /// Warps that compute.
@@ -68,7 +82,7 @@ impl RbTokensWgmma {
         4 * self.tile.groups
     }
 
-    /// Fours of row tiles of a cluster, each counted by a group for every part of the inputs.
+    /// Fours of row tiles of a cluster, each counted by a group.
     pub fn tile_sets(&self) -> usize {
         match self.gated() {
             true => 2 * (self.tile.row_tiles / 2).div_ceil(4),
@@ -121,9 +135,9 @@ impl RbTokensWgmma {
         self.tokens * (self.stretches() * 4 * 36 + 16) * 4
     }
 
-    /// Fours of row tiles, or shares of them, that a group counts one after the other.
+    /// Fours of row tiles that a group counts one after the other.
     pub fn rounds(&self) -> usize {
-        (self.tile_sets() * self.tile.parts).div_ceil(self.tile.groups)
+        self.tile_sets().div_ceil(self.tile.groups)
     }
 
     /// Row tiles that one block finishes at most.
@@ -160,9 +174,8 @@ impl RbTokensWgmma {
     pub(super) fn places(&self) -> Places {
         let (t, paths) = (&self.tile, self.layout.stored.paths);
         let (chunks, sets, tokens) = (self.most_chunks(), self.sets(), self.tokens);
-        // The last part reads planes past the end, by zeros.
-        let part = self.part_chunks();
-        let padded = (t.parts - 1) * part + part.next_multiple_of(self.batch());
+        // The last batch reads planes past the end, by zeros.
+        let padded = chunks.next_multiple_of(self.batch());
         // Where registers hold x from when it is there, planes may lie in its place.
         let planes = padded * sets * tokens * self.planes * 32;
         let (planes, x) = match self.held() {
@@ -182,7 +195,7 @@ impl RbTokensWgmma {
             ("INVERSE_AT", tokens * 4),
             (
                 "INBOX_AT",
-                t.splits * t.parts * self.finished() * tokens * TILE_ROWS * 4,
+                t.splits * self.finished() * tokens * TILE_ROWS * 4,
             ),
             ("INBOX_SQUARES_AT", t.splits * tokens * 4),
             ("READY_AT", (3 + self.warps() * t.slots) * 8),
