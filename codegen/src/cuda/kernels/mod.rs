@@ -29,4 +29,5 @@ pub mod rotate_append;
 pub mod sample;
 mod segments;
 pub mod select_rows;
+pub mod several_tokens;
 pub mod train;

@@ -1,37 +1,37 @@
 //! What a residual-binary product of several tokens by groups of warps is expected to take.
 //!
 //! After the kernel ahead has ended, a block reads its inputs, makes planes, counts and exchanges
-//! sums, one after the other; its signs arrive meanwhile. So a launch takes
+//! sums, one after the other. So a launch takes
 //!
 //! ```text
-//! START + max(planes + count, signs) + exchange
+//! START + planes + max(count, signs) + exchange
 //! ```
 //!
-//! The constants follow times of many ways to cut the products of a 7 B model on an H200: they rank
-//! the ways to cut a product.
+//! where planes are the busiest scheduler's units; counting is the matrix instructions of all groups, which
+//! share the units, and what the busiest group waits beside; and signs are those that a block had no room
+//! for before, at the rate that what it has under way allows. The constants follow times of many ways to cut the products of a 7 B model
+//! on an H200: they rank the ways to cut a product.
 
 use rabitc_rbx::SmArch;
 
 use super::cost::{Card, SCHEDULERS};
 use super::group_tile::candidates;
-use super::product::{Cut, Rounding, Task};
+use super::product::{Cut, Task};
+use super::token_cut::task;
 use crate::cuda::kernels::rb_tokens_wgmma::RbTokensWgmma;
 
-/// Cycles of every launch.
-const START: f64 = 3.0e3;
+/// Cycles of every launch, x included.
+const START: f64 = 2.6e3;
 /// Cycles that a scheduler needs for 256 inputs of four tokens and a set.
-const UNIT: f64 = 600.0;
-/// Cycles for each such unit of the busiest warp.
-const UNIT_ALONE: f64 = 125.0;
-/// Cycles of a scheduler for 16 rows × 256 inputs × 8 columns.
-const MATRIX: f64 = 4.5;
-/// Cycles of a group for a path of a four of row tiles beside.
-const SET: f64 = 250.0;
+const UNIT: f64 = 400.0;
+/// Cycles of the matrix units for 64 rows × 256 inputs × 8 columns, and what else keeps them waiting.
+const MATRIX: f64 = 5.0;
+/// Cycles of a group for a four of row tiles and each chain, waiting and weighing.
+const CHAIN: f64 = 200.0;
 /// Cycles for sums to be added up and sent.
 const EXCHANGE: f64 = 900.0;
-/// Cycles that a chain loses with a kernel that leaves no room for the next one's blocks.
-const CROWDED: f64 = 1200.0;
-
+/// Cycles that a read from memory takes under load.
+const LATENCY: f64 = 1.5e3;
 impl Cut for RbTokensWgmma {
     const KIND: &'static str = "several tokens";
 
@@ -46,15 +46,13 @@ impl Cut for RbTokensWgmma {
     fn seconds(&self, arch: SmArch) -> f64 {
         let card = Card::of(arch);
         let share = card.bandwidth / card.clock / card.multiprocessors as f64;
-        let bytes = self.tile.row_tiles * self.most_chunks() * self.layout.stored.paths * 512;
-        let work = START + self.quantising() + self.counting();
+        let slots = self.warps() * self.tile.slots;
+        let under_way = slots.min(self.tile.row_tiles) * self.tile_bytes();
+        let rest = (self.tile.row_tiles * self.tile_bytes()).saturating_sub(under_way);
+        let signs = rest as f64 / share.min(under_way as f64 / LATENCY);
+        let own = START + self.quantising() + self.counting().max(signs);
         let each = self.grid().div_ceil(card.multiprocessors) as f64;
-        let crowded = match self.shared_bytes() > card.shared / 2 {
-            true => CROWDED,
-            false => 0.0,
-        };
-        let own = work.max(bytes as f64 / share) * each;
-        (own + EXCHANGE + crowded) / card.clock
+        (own * each + EXCHANGE) / card.clock
     }
 
     fn grid(&self) -> [usize; 2] {
@@ -62,35 +60,25 @@ impl Cut for RbTokensWgmma {
     }
 
     fn task(&self) -> Task {
-        Task {
-            layout: self.layout.clone(),
-            tokens: self.tokens,
-            rounding: Rounding::Planes(self.planes),
-            x_stride: self.x_stride,
-            norm: self.norm,
-            gate: self.finish.gate(),
-            residual: self.finish.residual(),
-            columns: self.width(),
-        }
+        task(&self.of)
     }
 }
 
 impl RbTokensWgmma {
     /// Cycles until all planes are made.
     fn quantising(&self) -> f64 {
-        let units = (self.most_chunks() * self.sets() * self.tokens).div_ceil(4);
-        let bits = self.planes as f64 / 16.0;
-        let share = units as f64 / SCHEDULERS as f64 * UNIT * bits;
-        share + units.div_ceil(self.warps()) as f64 * UNIT_ALONE
+        let units = (self.most_chunks() * self.of.sets() * self.of.tokens).div_ceil(4);
+        units.div_ceil(SCHEDULERS) as f64 * UNIT * self.of.planes as f64 / 16.0
     }
 
     /// Cycles until all bits are counted.
     fn counting(&self) -> f64 {
-        let paths = self.layout.stored.paths;
-        let columns = self.steps() * self.tokens / self.columns();
-        let items = self.rounds() * self.tile.groups;
-        let instructions = items * self.most_chunks() * paths * columns;
-        instructions as f64 * MATRIX + (self.rounds() * paths) as f64 * SET
+        let (of, paths) = (&self.of, self.of.layout.stored.paths);
+        let columns = of.steps() * of.tokens / of.columns();
+        let matrix = self.tile_sets() * self.most_chunks() * paths * columns;
+        let chains = (columns / self.eight() * paths).div_ceil(self.chains());
+        let waits = (self.rounds() * chains) as f64 * CHAIN;
+        waits + matrix as f64 * MATRIX
     }
 }
 
@@ -101,3 +89,7 @@ pub fn choose(product: &RbTokensWgmma, arch: SmArch) -> Option<RbTokensWgmma> {
     let best = timed.min_by(|a, b| a.0.total_cmp(&b.0));
     best.map(|(_, cut)| cut)
 }
+
+#[cfg(test)]
+#[path = "group_cut_tests.rs"]
+mod tests;

@@ -28,22 +28,22 @@ pub fn candidates(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
     let mut product = product.clone();
     loop {
         let cuts = cuts(&product, arch);
-        if !cuts.is_empty() || product.tokens <= 2 {
+        if !cuts.is_empty() || product.of.tokens <= 2 {
             return cuts;
         }
-        product.tokens /= 2;
+        product.of.tokens /= 2;
     }
 }
 
 fn cuts(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
-    let chunks = product.layout.input_tiles();
+    let chunks = product.of.layout.input_tiles();
     let most = SPLITS.into_iter().find(|s| *s <= chunks).unwrap_or(1);
     let all_splits = SPLITS.into_iter().filter(|s| *s <= chunks);
     let all_splits = all_splits.chain((most == 1).then_some(1));
     let mut all = Vec::new();
     for splits in all_splits {
         let clusters = (blocks(arch, splits) / splits).max(1);
-        let row_tiles = row_tiles(&product.layout, product.gated(), clusters);
+        let row_tiles = row_tiles(&product.of, clusters);
         for groups in FEWEST_GROUPS..=product.most_groups() {
             let tile = GroupTile {
                 splits,

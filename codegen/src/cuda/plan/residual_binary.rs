@@ -16,6 +16,7 @@ use crate::cuda::kernels::rb_gemv::{GemvTile, RbGemv};
 use crate::cuda::kernels::rb_repack::RbRepack;
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use crate::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
+use crate::cuda::kernels::several_tokens::SeveralTokens;
 use crate::cuda::layout::GpuLayout;
 
 /// A layer's parts.
@@ -212,38 +213,26 @@ impl Lowering<'_, '_> {
         finish: Finish,
         norm: Option<f32>,
     ) -> Option<(usize, usize, usize, usize)> {
-        let (layout, planes) = (layer.layout.clone(), self.options.planes);
-        let tokens = self.mode.max_tokens.next_power_of_two();
-        let (x_stride, x_aligned, by_rows) = (x.stride, x.aligned(8), here.by_rows());
-        if self.options.arch.has_clusters() {
-            let wanted = RbTokensWgmma {
-                layout,
-                tokens,
-                planes,
-                norm,
-                x_stride,
-                x_aligned,
-                finish,
-                by_rows,
-                tile: GroupTile::UNCUT,
-            };
-            let cut = self.table.cut(&wanted, self.options.arch)?;
-            let (blocks, tokens, columns) = (cut.grid(), cut.tokens, cut.width());
+        let of = SeveralTokens {
+            layout: layer.layout.clone(),
+            tokens: self.mode.max_tokens.next_power_of_two(),
+            planes: self.options.planes,
+            norm,
+            x_stride: x.stride,
+            x_aligned: x.aligned(8),
+            finish,
+            by_rows: here.by_rows(),
+        };
+        let arch = self.options.arch;
+        if arch.has_clusters() {
+            let tile = GroupTile::UNCUT;
+            let cut = self.table.cut(&RbTokensWgmma { of, tile }, arch)?;
+            let (blocks, tokens, columns) = (cut.grid(), cut.of.tokens, cut.of.width());
             return Some((blocks, tokens, columns, self.table.kernel(cut)));
         }
-        let wanted = RbTokens {
-            layout,
-            tokens,
-            planes,
-            norm,
-            x_stride,
-            x_aligned,
-            finish,
-            by_rows,
-            tile: TokenTile::UNCUT,
-        };
-        let cut = self.table.cut(&wanted, self.options.arch)?;
-        let (blocks, tokens, columns) = (cut.grid(), cut.tokens, cut.width());
+        let tile = TokenTile::UNCUT;
+        let cut = self.table.cut(&RbTokens { of, tile }, arch)?;
+        let (blocks, tokens, columns) = (cut.grid(), cut.of.tokens, cut.of.width());
         Some((blocks, tokens, columns, self.table.kernel(cut)))
     }
 

@@ -1,17 +1,14 @@
-//! What a residual-binary product of several tokens is expected to take.
+//! What a residual-binary product of several tokens is expected to take without clusters.
 //!
-//! After the kernel ahead has ended, a block reads its inputs, quantises them, counts and exchanges
-//! sums, one after the other; its signs arrive meanwhile. So a launch takes
+//! A block loads all inputs, quantises them, counts and adds up, one after the other. So a launch takes
 //!
 //! ```text
-//! START + max(quantise + count, signs) + exchange
+//! START + max(quantise + count, signs) + sums
 //! ```
 //!
 //! Quantisation is the busiest scheduler's units and the busiest warp's; counting is the busiest
-//! scheduler's matrix instructions, what feeds them and weighs their counts, and the wait for signs
-//! that a block had no room for at once; signs are the block's bytes at its share of the bandwidth. The constants
-//! follow times of many ways to cut the products of a 7 B model on an H200: they rank the ways to cut
-//! a product.
+//! scheduler's matrix instructions, what feeds them and weighs their counts; signs are the block's bytes
+//! at its share of the bandwidth. The constants rank the ways to cut a product.
 
 use rabitc_rbx::SmArch;
 
@@ -19,6 +16,8 @@ use super::cost::Card;
 use super::product::{Cut, Rounding, Task};
 use super::token_tile::{SCHEDULERS, busiest, candidates};
 use crate::cuda::kernels::rb_tokens::RbTokens;
+use crate::cuda::kernels::several_tokens::SeveralTokens;
+use crate::cuda::layout::TILE_BYTES;
 
 /// Cycles of every launch.
 const START: f64 = 5.7e3;
@@ -32,8 +31,6 @@ const MATRIX: f64 = 6.8;
 const WEIGH: f64 = 5.3;
 /// Cycles to read a plane of 256 inputs of eight tokens.
 const READ: f64 = 2.4;
-/// Cycles for signs that are fetched when others have been counted.
-const REFILL: f64 = 560.0;
 /// Cycles for each share of the inputs: sums are added up and sent for each.
 const PART: f64 = 440.0;
 /// Cycles of a scheduler for a set of row tiles, a path and eight tokens beside.
@@ -54,10 +51,11 @@ impl Cut for RbTokens {
         let card = Card::of(arch);
         let work = self.quantising() + self.counting();
         let share = card.bandwidth / card.clock / card.multiprocessors as f64;
-        let bytes = self.tile.row_tiles * self.most_chunks() * self.layout.stored.paths * 512;
+        let layout = &self.of.layout;
+        let bytes = self.tile.row_tiles * layout.input_tiles() * layout.stored.paths * TILE_BYTES;
         let each = self.grid().div_ceil(card.multiprocessors) as f64;
         let own = (START + work).max(bytes as f64 / share) * each;
-        (own + self.exchanging()) / card.clock
+        (own + self.tile.parts as f64 * PART) / card.clock
     }
 
     fn grid(&self) -> [usize; 2] {
@@ -65,45 +63,45 @@ impl Cut for RbTokens {
     }
 
     fn task(&self) -> Task {
-        Task {
-            layout: self.layout.clone(),
-            tokens: self.tokens,
-            rounding: Rounding::Planes(self.planes),
-            x_stride: self.x_stride,
-            norm: self.norm,
-            gate: self.finish.gate(),
-            residual: self.finish.residual(),
-            columns: self.width(),
-        }
+        task(&self.of)
+    }
+}
+
+/// What a product of several tokens computes.
+pub(super) fn task(of: &SeveralTokens) -> Task {
+    Task {
+        layout: of.layout.clone(),
+        tokens: of.tokens,
+        rounding: Rounding::Planes(of.planes),
+        x_stride: of.x_stride,
+        norm: of.norm,
+        gate: of.finish.gate(),
+        residual: of.finish.residual(),
+        columns: of.width(),
     }
 }
 
 impl RbTokens {
     /// Cycles until all planes are made.
     fn quantising(&self) -> f64 {
-        let units = (self.most_chunks() * self.sets() * self.tokens).div_ceil(4);
-        let bits = self.planes as f64 / 16.0;
+        let of = &self.of;
+        let units = (of.layout.input_tiles() * of.sets() * of.tokens).div_ceil(4);
+        let bits = of.planes as f64 / 16.0;
         let share = units as f64 / SCHEDULERS as f64 * UNIT * bits;
         share + units.div_ceil(self.tile.warps) as f64 * UNIT_ALONE
     }
 
     /// Cycles until all bits are counted.
     fn counting(&self) -> f64 {
-        let (tile, groups) = (&self.tile, self.tokens / self.columns());
-        let paths = self.layout.stored.paths;
+        let (tile, of) = (&self.tile, &self.of);
+        let (groups, paths) = (of.tokens / of.columns(), of.layout.stored.paths);
         let items = self.tile_sets() * tile.parts;
-        let instructions = busiest(self) * paths * self.steps() * groups;
+        let instructions = busiest(self) * paths * of.steps() * groups;
         let chunks = self.part_chunks();
         let together = chunks as f64 / chunks.div_ceil(self.chunks_at_once()) as f64;
         let each = MATRIX + WEIGH / together + READ / tile.at_once as f64;
         let sets = items.div_ceil(SCHEDULERS) * paths * groups;
-        let refills = items.div_ceil(tile.warps).saturating_sub(tile.slots);
-        instructions as f64 * each + sets as f64 * SET + refills as f64 * REFILL
-    }
-
-    /// Cycles for the sums to meet.
-    fn exchanging(&self) -> f64 {
-        self.tile.parts as f64 * PART
+        instructions as f64 * each + sets as f64 * SET
     }
 }
 

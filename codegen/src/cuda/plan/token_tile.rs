@@ -1,4 +1,4 @@
-//! The ways to cut a residual-binary product of several tokens that fit an architecture.
+//! The ways to cut a residual-binary product of several tokens that fit an architecture without clusters.
 //!
 //! The blocks fill the card once, one a multiprocessor: what several tokens take is arithmetic, and
 //! two blocks on one multiprocessor would take twice as long while others idle. Row tiles are shared
@@ -7,10 +7,8 @@
 use rabitc_rbx::SmArch;
 
 use crate::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
-use crate::cuda::layout::GpuLayout;
+use crate::cuda::kernels::several_tokens::SeveralTokens;
 
-/// Blocks of a cluster at most; larger clusters are not portable, and smaller ones quantise more often.
-const MOST_SPLITS: usize = 8;
 /// Warps of a block that compute: four or two a scheduler.
 const WARPS: [usize; 2] = [16, 8];
 /// Shares of a block's inputs at most.
@@ -21,39 +19,30 @@ const MOST_AT_ONCE: usize = 4;
 pub(super) const SCHEDULERS: usize = 4;
 /// Ways whose busiest scheduler has more than this many times its share are not tried.
 const UNEVEN: f64 = 1.4;
-/// Sets of row tiles that a warp has under way at most.
-const MOST_SLOTS: usize = 4;
-
 /// Every way to cut `product` for as many of its tokens as fit `arch`; none if not even two do.
 pub fn candidates(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
     let mut product = product.clone();
     loop {
         let cuts = cuts(&product, arch);
-        if !cuts.is_empty() || product.tokens <= 2 {
+        if !cuts.is_empty() || product.of.tokens <= 2 {
             return cuts;
         }
-        product.tokens /= 2;
+        product.of.tokens /= 2;
     }
 }
 
 fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
-    let chunks = product.layout.input_tiles();
-    let mut splits = if arch.has_clusters() { MOST_SPLITS } else { 1 };
-    while splits > chunks {
-        splits /= 2;
-    }
-    let row_tiles = row_tiles(&product.layout, product.gated(), (blocks(arch, splits) / splits).max(1));
+    let chunks = product.of.layout.input_tiles();
+    let row_tiles = row_tiles(&product.of, blocks(arch, 1));
     let mut all = Vec::new();
     for warps in WARPS {
-        for parts in 1..=MOST_PARTS.min(chunks.div_ceil(splits)) {
+        for parts in 1..=MOST_PARTS.min(chunks) {
             for at_once in 1..=MOST_AT_ONCE {
                 let tile = TokenTile {
-                    splits,
                     row_tiles,
                     warps,
                     parts,
                     at_once,
-                    slots: 1,
                 };
                 all.push(RbTokens {
                     tile,
@@ -62,7 +51,8 @@ fn cuts(product: &RbTokens, arch: SmArch) -> Vec<RbTokens> {
             }
         }
     }
-    let mut fitting: Vec<RbTokens> = all.into_iter().filter_map(|p| fit(p, arch)).collect();
+    all.retain(|p| p.shared_bytes() <= arch.shared_bytes());
+    let mut fitting = all;
     let even: Vec<RbTokens> = fitting.iter().filter(|p| is_even(p)).cloned().collect();
     if !even.is_empty() {
         fitting = even;
@@ -79,20 +69,6 @@ pub(super) fn blocks(arch: SmArch, splits: usize) -> usize {
     }
 }
 
-/// With as many signs under way as a block has room for; `None` if it has room for none.
-fn fit(mut product: RbTokens, arch: SmArch) -> Option<RbTokens> {
-    let items = product.tile_sets() * product.tile.parts;
-    let rounds = items.div_ceil(product.tile.warps);
-    product.tile.slots = rounds.min(MOST_SLOTS);
-    while product.shared_bytes(arch) > arch.shared_bytes() {
-        product.tile.slots -= 1;
-        if product.tile.slots == 0 {
-            return None;
-        }
-    }
-    Some(product)
-}
-
 /// Row tiles by inputs of the busiest scheduler.
 pub(super) fn busiest(product: &RbTokens) -> usize {
     let items = product.tile_sets() * product.tile.parts;
@@ -100,22 +76,18 @@ pub(super) fn busiest(product: &RbTokens) -> usize {
 }
 
 fn is_even(product: &RbTokens) -> bool {
-    let share = (product.tile.row_tiles * product.most_chunks()).div_ceil(SCHEDULERS);
+    let share = (product.tile.row_tiles * product.of.layout.input_tiles()).div_ceil(SCHEDULERS);
     busiest(product) as f64 <= share as f64 * UNEVEN
 }
 
 /// The fewest row tiles a cluster with which no more than `clusters` are needed.
-pub(super) fn row_tiles(layout: &GpuLayout, gated: bool, clusters: usize) -> usize {
-    let (unit, segments) = match gated {
-        true => (2, vec![layout.row_tiles()]),
-        false => {
-            let segments = 0..layout.stored.segments.len();
-            (1, segments.map(|s| layout.segment_tiles(s)).collect())
-        }
-    };
-    let needed = |tiles: usize| segments.iter().map(|s| s.div_ceil(tiles)).sum::<usize>();
+pub(super) fn row_tiles(product: &SeveralTokens, clusters: usize) -> usize {
+    let layout = &product.layout;
+    let unit = if product.gated() { 2 } else { 1 };
+    let segments = product.segment_clusters(1).len();
+    let needed = |tiles: usize| product.segment_clusters(tiles).iter().sum::<usize>();
     let mut tiles = layout.row_tiles().div_ceil(clusters).next_multiple_of(unit);
-    while tiles < layout.row_tiles() && needed(tiles) > clusters.max(segments.len()) {
+    while tiles < layout.row_tiles() && needed(tiles) > clusters.max(segments) {
         tiles += unit;
     }
     tiles

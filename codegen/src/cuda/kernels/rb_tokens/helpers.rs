@@ -1,80 +1,5 @@
 //! What the text of the product of several tokens begins with.
 
-/// Copies that the memory system carries out; a barrier in shared memory says when they are there.
-pub const BULK: &str = r#"
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void barrier_init(u64* b) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(shared_address(b)) : "memory");
-}
-__device__ __forceinline__ void barrier_inits_done() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-__device__ __forceinline__ void barrier_expect(u64* b, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(shared_address(b)), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void bulk_copy(void* to, const void* from, u32 bytes, u64* b) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-               :: "r"(shared_address(to)), "l"(from), "r"(bytes), "r"(shared_address(b)) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u64* b, u32 parity) {
-  u32 done;
-  do {
-    asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
-                 : "=r"(done) : "r"(shared_address(b)), "r"(parity) : "memory");
-  } while (!done);
-}
-"#;
-
-/// The same names where nothing is copied in bulk.
-pub const NO_BULK: &str = r#"
-__device__ __forceinline__ void barrier_init(u64*) {}
-__device__ __forceinline__ void barrier_inits_done() {}
-__device__ __forceinline__ void barrier_expect(u64*, u32) {}
-__device__ __forceinline__ void bulk_copy(void*, const void*, u32, u64*) {}
-__device__ __forceinline__ void barrier_wait(u64*, u32) {}
-"#;
-
-/// Blocks of a cluster: they learn of each other, and send numbers into each other's shared memory, where
-/// a barrier counts the bytes. An ordinary barrier of the cluster would first wait for all memory.
-pub const REMOTE: &str = r#"
-__device__ __forceinline__ void here_i_am() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
-__device__ __forceinline__ void all_are_here() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-__device__ __forceinline__ u32 remote_address(const void* p, int rank) {
-  u32 remote;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"((u32)__cvta_generic_to_shared(p)), "r"(rank));
-  return remote;
-}
-__device__ __forceinline__ void send(u32 to, float v, u32 b) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" :: "r"(to), "f"(v), "r"(b) : "memory");
-}
-__device__ __forceinline__ void send4(u32 to, const float* v, u32 b) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
-               :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(b) : "memory");
-}
-__device__ __forceinline__ void all_is_sent(u64* b) { barrier_wait(b, 0); }
-"#;
-
-/// The same names where a block is alone.
-pub const NO_REMOTE: &str = r#"
-__device__ __forceinline__ void here_i_am() {}
-__device__ __forceinline__ void all_are_here() {}
-__device__ __forceinline__ u32 remote_address(const void* p, int) { return (u32)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ void send(u32 to, float v, u32) { asm volatile("st.shared.f32 [%0], %1;" :: "r"(to), "f"(v) : "memory"); }
-__device__ __forceinline__ void send4(u32 to, const float* v, u32) {
-  asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
-}
-__device__ __forceinline__ void all_is_sent(u64*) { workers_meet(); }
-"#;
-
-/// The warps that compute wait for each other; there may be one more.
-pub const WORKERS: &str = r#"
-__device__ __forceinline__ void workers_meet() { asm volatile("bar.sync 1, %0;" :: "n"(WARPS * 32) : "memory"); }
-"#;
-
-/// What follows the writing of planes that lanes read themselves.
-pub const PLANES_OF_LANES: &str = "__device__ __forceinline__ void planes_are_written() {}\n__device__ __forceinline__ void inputs_are_here() {}\n";
-
 /// 16 rows × 256 signs by 256 × 8 plane bits.
 pub const COUNT_COMMON: &str = r#"
 __device__ __forceinline__ void count_first(int* d, const uint4& a, const uint2& b) {
@@ -123,7 +48,7 @@ __device__ __forceinline__ void transpose_bits(u32* w) {
 }
 // Offset of the column and step in which plane `p` of a token is counted.
 __device__ __forceinline__ constexpr int plane_at(int p) {
-  return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * COLUMN_BYTES);
+  return (STEPS - 1 - p % STEPS) * 256 + p / STEPS * (COLUMNS * 32);
 }
 // How four lanes, which have eight inputs each of the same 32, make whole words of what they have: lane
 // i gets plane i of four, and stores number i ^ s at step s, so that no two lanes meet in a bank.
@@ -139,9 +64,10 @@ struct Exchange {
     second = own | (i ^ 2) * 0x0011 | (i ^ 3) * 0x1100;
     lower = upper_half ? 0x1054 : 0x5410;
     upper = upper_half ? 0x3276 : 0x7632;
-    offset = ((lane >> 2) & 3) * WORD_BYTES + (lane >> 4) * HALF_BYTES - (int)(i % STEPS) * 256 + i / STEPS * (COLUMNS * COLUMN_BYTES);
+    // Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
+    offset = ((lane >> 2) & 3) * 8 + (lane >> 4) * 4 - (int)(i % STEPS) * 256 + i / STEPS * (COLUMNS * 32);
 #pragma unroll
-    for (int s = 0; s < 4; s++) step[s] = offset + (i ^ s) % QUAD * COLUMN_BYTES + (i ^ s) / QUAD * (SETS * GROUPS_OF_TOKENS * STEPS * 256);
+    for (int s = 0; s < 4; s++) step[s] = offset + (i ^ s) % QUAD * 32 + (i ^ s) / QUAD * (SETS * GROUPS_OF_TOKENS * STEPS * 256);
   }
   __device__ __forceinline__ bool is_beside(int s) const { return ((odd | upper_half << 1) ^ s) >= QUAD; }
 };

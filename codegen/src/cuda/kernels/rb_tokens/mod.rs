@@ -1,81 +1,54 @@
-//! The residual-binary product of 2 to 16 tokens, on binary tensor cores.
+//! The residual-binary product of 2 to 16 tokens, on binary tensor cores, for architectures without clusters.
 //!
 //! As in [`super::rb_gemv`], u = h_i ⊙ x becomes whole numbers of 8 or 16 bits with one scale a
-//! block, path and token, whose bits lie in planes, and a binary matrix instruction counts the
+//! path and token, whose bits lie in planes, and a binary matrix instruction counts the
 //! inputs whose sign and plane bit are both set. Here the eight columns of an instruction are
 //! tokens: the same plane of eight of them, or planes of fewer tokens that lie evenly apart.
 //! Instructions go over the planes, so that a lane ends with the whole sums of its two tokens, and
-//! signs are read from shared memory once for all planes and tokens.
+//! signs are read once for all planes and tokens.
 //!
 //! What bounds it: an instruction covers 16 rows × 256 inputs of one plane of eight tokens, so the
-//! number of instructions grows with tokens × planes, while the signs that are read do not.
-//!
-//! A cluster of blocks owns a set of row tiles; its blocks split the inputs, so that planes are made
-//! once a cluster, and send their sums to the block that finishes the row, into whose shared memory they
-//! are written while a barrier there counts their bytes.
+//! number of instructions grows with tokens × planes, while the signs that are read do not; and every
+//! block makes the planes of all inputs for itself. [`super::rb_tokens_wgmma`] shares both out.
 
-pub(super) mod counting;
-pub(super) mod helpers;
-pub(super) mod making;
+mod counting;
+mod helpers;
+mod making;
 mod shape;
 
 use rabitc_rbx::SmArch;
 
-use super::finish::Finish;
-use crate::cuda::layout::GpuLayout;
+use super::several_tokens::{FINISH, NO_REMOTE, SeveralTokens, WORKERS};
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
-
-/// A scale whose largest input is not above this is zero: its inverse would not be finite.
-const SMALLEST: f32 = 1e-30;
 
 /// How the work is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenTile {
-    /// Blocks of a cluster, which split the inputs: 1, 2, 4 or 8.
-    pub splits: usize,
-    /// Row tiles of a cluster; even where two segments are paired.
+    /// Row tiles of a block; even where two segments are paired.
     pub row_tiles: usize,
-    /// Warps of a block that compute, 8 or 16; where copies are made in bulk, one more makes them.
+    /// Warps of a block, 8 or 16.
     pub warps: usize,
-    /// Shares of the block's inputs that different warps take.
+    /// Shares of the inputs that different warps take.
     pub parts: usize,
     /// Row tiles that share what a warp reads of the planes, 1 to 4.
     pub at_once: usize,
-    /// Sets of that many row tiles that a warp has in flight.
-    pub slots: usize,
 }
 
 impl TokenTile {
     /// That of a product which is yet to be cut.
     pub const UNCUT: TokenTile = TokenTile {
-        splits: 1,
         row_tiles: 1,
         warps: 1,
         parts: 1,
         at_once: 1,
-        slots: 1,
     };
 }
 
 /// The product of a layer for several tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RbTokens {
-    /// Shape and layout.
-    pub layout: GpuLayout,
-    /// Tokens at once: 2, 4, 8 or 16.
-    pub tokens: usize,
-    /// Bits of the whole numbers, 8 or 16.
-    pub planes: usize,
-    /// eps of an RMSNorm ahead, if there is one.
-    pub norm: Option<f32>,
-    /// f32 elements from one token of x to the next.
-    pub x_stride: usize,
-    /// Whether eight inputs of x may be loaded at once.
-    pub x_aligned: bool,
-    /// What is done with the sums.
-    pub finish: Finish,
-    /// Whether tokens are counted by R, the rows asked for, instead of T.
-    pub by_rows: bool,
+    /// What is computed.
+    pub of: SeveralTokens,
     /// How the work is cut.
     pub tile: TokenTile,
 }
@@ -83,183 +56,47 @@ pub struct RbTokens {
 impl RbTokens {
     /// The name without the tile.
     pub fn problem_name(&self) -> String {
-        let finish = match self.finish {
-            Finish::Store => "store".into(),
-            Finish::Residual(stride) => format!("add{stride}"),
-            Finish::Gate(act) => act.name().to_string(),
-        };
-        let norm = self
-            .norm
-            .map_or(String::new(), |e| format!("_norm{:08x}", e.to_bits()));
-        format!(
-            "rb_product_tokens_{}_t{}{}_b{}_x{}{}{norm}_{finish}",
-            self.layout.shape_name(),
-            self.tokens,
-            if self.by_rows { "rows" } else { "" },
-            self.planes,
-            self.x_stride,
-            if self.x_aligned { "" } else { "u" },
-        )
-    }
-
-    /// The constants of the text.
-    fn declare(&self, b: Builder, bulk: bool) -> Builder {
-        let (stored, t) = (&self.layout.stored, &self.tile);
-        let stride = match self.finish {
-            Finish::Residual(stride) => stride,
-            _ => 0,
-        };
-        let b = b
-            .int("D_IN", stored.d_in)
-            .int("CHUNKS", self.layout.input_tiles())
-            .int("PATHS", stored.paths)
-            .int("SETS", self.sets())
-            .int("TOKENS", self.tokens)
-            .int("COLUMNS", self.columns())
-            .int("GROUPS_OF_TOKENS", self.tokens / self.columns())
-            // Lanes that end with sums of their own.
-            .int("HOLDERS", 8 * self.columns() / 2)
-            .int("PLANES", self.planes)
-            .int("STEPS", self.steps())
-            .int("STEPS_UNROLLED", self.steps_unrolled())
-            // Lane 4·column + t of the instruction reads inputs 32·t.. and 128 + 32·t.. as two words side by side.
-            .int("COLUMN_BYTES", 32)
-            .int("WORD_BYTES", 8)
-            .int("HALF_BYTES", 4)
-            .int("SPLITS", t.splits)
-            .int("CLUSTER_TILES", t.row_tiles)
-            .int("WARPS", t.warps)
-            // Tokens, and blocks of inputs of each, that a warp quantises together.
-            .int("QUAD", self.tokens.min(4))
-            .int("BESIDE", 4 / self.tokens.min(4))
-            .int("PARTS", t.parts)
-            .int("AT_ONCE", t.at_once)
-            .int("SLOTS", t.slots)
-            .int("MOST_CHUNKS", self.most_chunks())
-            .int("PART_CHUNKS", self.part_chunks())
-            .int("CHUNKS_AT_ONCE", self.chunks_at_once())
-            .int("SLOT_BYTES", self.tile_bytes())
-            .int("FINISHED", self.finished())
-            .int("X_STRIDE", self.x_stride)
-            .int("OUT_STRIDE", self.width())
-            .flag("X_ALIGNED", self.x_aligned)
-            .flag("NORM", self.norm.is_some())
-            .float("EPS", self.norm.unwrap_or(0.0))
-            .float("SMALLEST", SMALLEST)
-            .flag("RESIDUAL", matches!(self.finish, Finish::Residual(_)))
-            .int("R_STRIDE", stride)
-            .flag("GATE", self.gated())
-            .flag("BULK", bulk);
-        let places = self.places(bulk);
-        let named = places.named.into_iter();
-        named.fold(b, |b, (name, at)| b.int(name, at))
-    }
-
-    /// The kernel's text.
-    fn body(&self) -> String {
-        let (layout, paired) = (&self.layout, self.gated());
-        let clusters = self.segment_clusters();
-        let unless_paired = |value: usize| if paired { 0 } else { value };
-        let act = match self.finish {
-            Finish::Gate(act) => act.name(),
-            _ => "silu",
-        };
-        let count = match self.by_rows {
-            true => "state->rows",
-            false => "state->tokens",
-        };
-        let values = [
-            (
-                "$FIRST_CLUSTER",
-                self.by_segment(|s| clusters[..s].iter().sum()),
-            ),
-            (
-                "$SEGMENT_TILES",
-                self.by_segment(|s| match paired {
-                    true => layout.row_tiles(),
-                    false => layout.segment_tiles(s),
-                }),
-            ),
-            (
-                "$SEGMENT_ROWS",
-                self.by_segment(|s| layout.stored.segments[s]),
-            ),
-            (
-                "$FIRST_TILE",
-                self.by_segment(|s| unless_paired(layout.first_tile(s).0)),
-            ),
-            (
-                "$COLUMN",
-                self.by_segment(|s| unless_paired(layout.column(s))),
-            ),
-            ("$SEGMENT", self.by_segment(unless_paired)),
-            ("$COUNT", count.into()),
-            ("$OUT", if paired { "gated" } else { "out" }.into()),
-            ("$ACT", act.into()),
-        ];
-        let stages = [
-            making::FETCH,
-            making::QUANTISE,
-            counting::COUNT,
-            counting::FINISH,
-        ]
-        .concat();
-        let mut body = stages.replace("\n\n", "\n");
-        for (name, value) in values {
-            body = body.replace(name, &value);
-        }
-        body
+        self.of.name("rb_tokens")
     }
 }
 
 impl CudaSpec for RbTokens {
     fn name(&self) -> String {
         let t = &self.tile;
+        let problem = self.problem_name();
         format!(
-            "{}_s{}r{}w{}p{}a{}d{}",
-            self.problem_name(),
-            t.splits,
-            t.row_tiles,
-            t.warps,
-            t.parts,
-            t.at_once,
-            t.slots
+            "{problem}_r{}w{}p{}a{}",
+            t.row_tiles, t.warps, t.parts, t.at_once
         )
     }
 
     fn source(&self, arch: SmArch) -> Source {
-        let bulk = arch.has_clusters();
-        // One warp more fetches.
-        let threads = (self.tile.warps + usize::from(bulk)) * 32;
-        let b = Builder::new(self.name(), arch, threads as u32)
-            .cluster(self.tile.splits as u32)
-            .shared(self.shared_bytes(arch));
-        let result = if self.gated() { "gated" } else { "out" };
-        let residual = matches!(self.finish, Finish::Residual(_));
-        self.declare(b, bulk)
+        let (t, of) = (&self.tile, &self.of);
+        let stages = [making::FETCH, making::QUANTISE, counting::COUNT, FINISH].concat();
+        let b = Builder::new(self.name(), arch, (t.warps * 32) as u32).shared(self.shared_bytes());
+        let b = of
+            .declare(b)
+            .int("STEPS_UNROLLED", self.steps_unrolled())
+            .int("BLOCK_TILES", t.row_tiles)
+            .int("WARPS", t.warps)
+            // Tokens, and blocks of inputs of each, that a warp quantises together.
+            .int("QUAD", of.tokens.min(4))
+            .int("BESIDE", 4 / of.tokens.min(4))
+            .int("PARTS", t.parts)
+            .int("AT_ONCE", t.at_once)
+            .int("PART_CHUNKS", self.part_chunks())
+            .int("CHUNKS_AT_ONCE", self.chunks_at_once())
+            .int("FINISHED", of.finished(t.row_tiles, 1));
+        let places = self.places().named.into_iter();
+        let b = places
+            .fold(b, |b, (name, at)| b.int(name, at))
             .helper(ACTIVATIONS)
             .helper(REDUCTIONS)
-            .helper(helpers::WORKERS)
-            .helper(if bulk {
-                helpers::BULK
-            } else {
-                helpers::NO_BULK
-            })
-            .helper(match bulk && self.tile.splits > 1 {
-                true => helpers::REMOTE,
-                false => helpers::NO_REMOTE,
-            })
+            .helper(WORKERS)
+            .helper(NO_REMOTE)
             .helper(helpers::COUNT_COMMON)
             .helper(helpers::FOURS)
-            .helper(helpers::PLANES)
-            .helper(helpers::PLANES_OF_LANES)
-            .param("const float", "x")
-            .param("const u8", "signs")
-            .param("const float", "g")
-            .param("const u16", "h")
-            .param_if(residual, "const float", "residual")
-            .param("float", result)
-            .param("const State", "state")
-            .body(&self.body())
+            .helper(helpers::PLANES);
+        of.params(b).body(&of.fill(&stages, t.row_tiles))
     }
 }
