@@ -18,6 +18,8 @@ mod ops;
 mod prefill_cut;
 pub mod product;
 mod residual_binary;
+#[cfg(test)]
+mod several_tests;
 mod table;
 mod token_cut;
 mod token_tile;

@@ -1,39 +1,14 @@
 //! Tests of the ways to cut products of several tokens without clusters, and of the choice among them.
 
 use proptest::prelude::*;
-use rabitc_ir::layout::SignLayout;
-use rabitc_ir::ops::gate::Activation;
 
 use super::super::product::{check_names, unmeasured};
+use super::super::several_tests::problem;
 use super::*;
-use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_tokens::TokenTile;
-use crate::cuda::kernels::several_tokens::SeveralTokens;
-use crate::cuda::layout::GpuLayout;
 
 fn product(segments: &[usize], d_in: usize, paths: usize, tokens: usize, gate: bool) -> RbTokens {
-    let stored = SignLayout {
-        d_in,
-        paths,
-        segments: segments.to_vec(),
-        row_tiles: 4,
-    };
-    let of = SeveralTokens {
-        layout: GpuLayout {
-            stored,
-            paired: gate,
-        },
-        tokens,
-        planes: 16,
-        norm: None,
-        x_stride: d_in,
-        x_aligned: d_in.is_multiple_of(8),
-        finish: match gate {
-            true => Finish::Gate(Activation::Silu),
-            false => Finish::Store,
-        },
-        by_rows: false,
-    };
+    let of = problem(segments, d_in, paths, tokens, gate);
     let tile = TokenTile::UNCUT;
     RbTokens { of, tile }
 }
