@@ -13,7 +13,7 @@ use rabitc_codegen::cuda::kernels::rb_tokens::{RbTokens, TokenTile};
 use rabitc_codegen::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
 use rabitc_codegen::cuda::kernels::several_tokens::SeveralTokens;
 use rabitc_codegen::cuda::layout::GpuLayout;
-use rabitc_codegen::cuda::plan::{choose_group_tile, choose_token_tile};
+use rabitc_codegen::cuda::plan::cheapest;
 use rabitc_codegen::cuda::{Compiler, CudaSpec};
 use rabitc_codegen::kernels::Float;
 use rabitc_ir::layout::SignLayout;
@@ -58,13 +58,13 @@ fn product(
 /// How it is cut for architectures with clusters.
 fn by_groups(of: SeveralTokens) -> RbTokensWgmma {
     let tile = GroupTile::UNCUT;
-    choose_group_tile(&RbTokensWgmma { of, tile }, arch(SM_90)).expect("it fits")
+    cheapest(&RbTokensWgmma { of, tile }, arch(SM_90)).expect("it fits")
 }
 
 /// How it is cut for those without; `None` if that does not fit.
 fn by_warps(of: SeveralTokens, arch: SmArch) -> Option<RbTokens> {
     let tile = TokenTile::UNCUT;
-    choose_token_tile(&RbTokens { of, tile }, arch)
+    cheapest(&RbTokens { of, tile }, arch)
 }
 
 /// (name, product)

@@ -82,14 +82,6 @@ impl RbTokensWgmma {
     }
 }
 
-/// The product cut in the way that is expected to be fastest; `None` if not even two tokens fit.
-pub fn choose(product: &RbTokensWgmma, arch: SmArch) -> Option<RbTokensWgmma> {
-    let cuts = candidates(product, arch).into_iter();
-    let timed = cuts.map(|cut| (cut.seconds(arch), cut));
-    let best = timed.min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, cut)| cut)
-}
-
 #[cfg(test)]
 #[path = "group_cut_tests.rs"]
 mod tests;

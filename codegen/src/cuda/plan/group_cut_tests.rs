@@ -2,10 +2,20 @@
 
 use proptest::prelude::*;
 
-use super::super::product::{check_names, unmeasured};
-use super::super::several_tests::problem;
+use super::super::product::check_names;
+use super::super::several_tests::{self, problem};
 use super::*;
 use crate::cuda::kernels::rb_tokens_wgmma::GroupTile;
+use crate::cuda::kernels::several_tokens::SeveralTokens;
+
+fn arch() -> SmArch {
+    "sm_90".parse().unwrap()
+}
+
+fn uncut(of: SeveralTokens) -> RbTokensWgmma {
+    let tile = GroupTile::UNCUT;
+    RbTokensWgmma { of, tile }
+}
 
 fn product(
     segments: &[usize],
@@ -14,52 +24,26 @@ fn product(
     tokens: usize,
     gate: bool,
 ) -> RbTokensWgmma {
-    let of = problem(segments, d_in, paths, tokens, gate);
-    let tile = GroupTile::UNCUT;
-    RbTokensWgmma { of, tile }
+    uncut(problem(segments, d_in, paths, tokens, gate))
 }
 
 #[test]
 fn the_least_cost_is_chosen() {
-    let arch: SmArch = "sm_90".parse().unwrap();
     for tokens in [2, 4, 8, 16] {
         let wanted = product(&[4096; 3], 4096, 2, tokens, false);
-        let chosen = choose(&wanted, arch).unwrap();
-        let found = super::super::product::choose(&wanted, arch, "few", &unmeasured);
-        let (cut, all) = found.unwrap();
-        assert_eq!(cut, chosen);
-        assert_eq!((all.task.tokens, all.kind), (tokens, RbTokensWgmma::KIND));
-        assert!(all.candidates.len() > 10, "{}", all.candidates.len());
-        assert!(
-            all.candidates
-                .iter()
-                .all(|c| c.cost >= all.candidates[0].cost)
-        );
+        several_tests::the_least_cost_is_chosen(&wanted, tokens, arch(), 10);
     }
 }
 
 #[test]
 fn more_of_anything_takes_more_time() {
-    let arch: SmArch = "sm_90".parse().unwrap();
-    let time = |segments: &[usize], d_in, paths, tokens| {
-        let wanted = product(segments, d_in, paths, tokens, false);
-        choose(&wanted, arch).unwrap().seconds(arch)
-    };
-    let least = time(&[4096], 4096, 2, 4);
-    for more in [
-        time(&[16384], 4096, 2, 4),
-        time(&[4096], 16384, 2, 4),
-        time(&[4096], 4096, 4, 4),
-        time(&[4096], 4096, 2, 8),
-    ] {
-        assert!(more > least, "{more} {least}");
-    }
+    several_tests::more_of_anything_takes_more_time(uncut, arch(), (4096, 4096));
 }
 
 #[test]
 fn candidates_have_one_problem_and_names_of_their_own() {
     let wanted = product(&[11008; 2], 4096, 2, 8, true);
-    check_names(&wanted.candidates("sm_90".parse().unwrap()));
+    check_names(&wanted.candidates(arch()));
 }
 
 proptest! {

@@ -34,9 +34,8 @@ use crate::cuda::kernels::read_memory::ReadMemory;
 use crate::cuda::kernels::sample::Sample;
 use crate::cuda::source::CudaSpec;
 pub use gemv_tile::{candidates as gemv_candidates, choose as choose_gemv_tile};
-pub use group_cut::choose as choose_group_tile;
+pub use product::cheapest;
 use product::{Measured, Product};
-pub use token_cut::choose as choose_token_tile;
 
 /// How a program is planned.
 #[derive(Clone, Copy, Debug)]

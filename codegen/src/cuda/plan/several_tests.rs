@@ -1,7 +1,12 @@
-//! Problems for tests of products of several tokens.
+//! Problems and tests of the products of several tokens, however they are cut.
+
+use std::fmt::Debug;
 
 use rabitc_ir::layout::SignLayout;
 use rabitc_ir::ops::gate::Activation;
+use rabitc_rbx::SmArch;
+
+use super::product::{Cut, cheapest, choose, unmeasured};
 
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::several_tokens::SeveralTokens;
@@ -36,5 +41,40 @@ pub fn problem(
             false => Finish::Store,
         },
         by_rows: false,
+    }
+}
+
+/// The cut of least cost is chosen among at least so many, and what is said of it is right.
+pub fn the_least_cost_is_chosen<C>(wanted: &C, tokens: usize, arch: SmArch, least: usize)
+where
+    C: Cut + PartialEq + Debug,
+{
+    let expected = cheapest(wanted, arch).unwrap();
+    let (cut, all) = choose(wanted, arch, "few", &unmeasured).unwrap();
+    assert_eq!(cut, expected);
+    assert_eq!((all.task.tokens, all.kind), (tokens, C::KIND));
+    assert!(all.candidates.len() >= least, "{}", all.candidates.len());
+    let mut costs = all.candidates.iter().map(|c| c.cost);
+    assert!(costs.all(|c| c >= all.candidates[0].cost));
+}
+
+/// More rows, inputs, paths and tokens than those of a square product of four tokens take more time.
+pub fn more_of_anything_takes_more_time<C: Cut>(
+    product: impl Fn(SeveralTokens) -> C,
+    arch: SmArch,
+    (rows, d_in): (usize, usize),
+) {
+    let time = |rows: usize, d_in, paths, tokens| {
+        let wanted = product(problem(&[rows], d_in, paths, tokens, false));
+        cheapest(&wanted, arch).unwrap().seconds(arch)
+    };
+    let least = time(rows, d_in, 2, 4);
+    for more in [
+        time(rows * 4, d_in, 2, 4),
+        time(rows, d_in * 4, 2, 4),
+        time(rows, d_in, 4, 4),
+        time(rows, d_in, 2, 8),
+    ] {
+        assert!(more > least, "{more} {least}");
     }
 }

@@ -2,58 +2,42 @@
 
 use proptest::prelude::*;
 
-use super::super::product::{check_names, unmeasured};
-use super::super::several_tests::problem;
+use super::super::product::check_names;
+use super::super::several_tests::{self, problem};
 use super::*;
 use crate::cuda::kernels::rb_tokens::TokenTile;
+use crate::cuda::kernels::several_tokens::SeveralTokens;
 
-fn product(segments: &[usize], d_in: usize, paths: usize, tokens: usize, gate: bool) -> RbTokens {
-    let of = problem(segments, d_in, paths, tokens, gate);
+fn arch() -> SmArch {
+    "sm_80".parse().unwrap()
+}
+
+fn uncut(of: SeveralTokens) -> RbTokens {
     let tile = TokenTile::UNCUT;
     RbTokens { of, tile }
 }
 
+fn product(segments: &[usize], d_in: usize, paths: usize, tokens: usize, gate: bool) -> RbTokens {
+    uncut(problem(segments, d_in, paths, tokens, gate))
+}
+
 #[test]
 fn the_least_cost_is_chosen() {
-    let arch: SmArch = "sm_80".parse().unwrap();
     for tokens in [2, 4, 8, 16] {
         let wanted = product(&[4096; 3], 1024, 2, tokens, false);
-        let chosen = choose(&wanted, arch).unwrap();
-        let found = super::super::product::choose(&wanted, arch, "few", &unmeasured);
-        let (cut, all) = found.unwrap();
-        assert_eq!(cut, chosen);
-        assert_eq!((all.task.tokens, all.kind), (tokens, RbTokens::KIND));
-        assert!(all.candidates.len() > 5, "{}", all.candidates.len());
-        assert!(
-            all.candidates
-                .iter()
-                .all(|c| c.cost >= all.candidates[0].cost)
-        );
+        several_tests::the_least_cost_is_chosen(&wanted, tokens, arch(), 5);
     }
 }
 
 #[test]
 fn more_of_anything_takes_more_time() {
-    let arch: SmArch = "sm_80".parse().unwrap();
-    let time = |segments: &[usize], d_in, paths, tokens| {
-        let wanted = product(segments, d_in, paths, tokens, false);
-        choose(&wanted, arch).unwrap().seconds(arch)
-    };
-    let least = time(&[4096], 1024, 2, 4);
-    for more in [
-        time(&[16384], 1024, 2, 4),
-        time(&[4096], 4096, 2, 4),
-        time(&[4096], 1024, 4, 4),
-        time(&[4096], 1024, 2, 8),
-    ] {
-        assert!(more > least, "{more} {least}");
-    }
+    several_tests::more_of_anything_takes_more_time(uncut, arch(), (4096, 1024));
 }
 
 #[test]
 fn candidates_have_one_problem_and_names_of_their_own() {
     let wanted = product(&[512; 2], 512, 2, 8, true);
-    check_names(&wanted.candidates("sm_80".parse().unwrap()));
+    check_names(&wanted.candidates(arch()));
 }
 
 proptest! {
