@@ -32,6 +32,10 @@ const CHAIN: f64 = 200.0;
 const EXCHANGE: f64 = 900.0;
 /// Cycles that a read from memory takes under load.
 const LATENCY: f64 = 1.5e3;
+/// Cycles that tell ways apart that take as long: for all shared memory, since the next kernel's blocks find
+/// room in what is left.
+const SHARED: f64 = 200.0;
+
 impl Cut for RbTokensWgmma {
     const KIND: &'static str = "several tokens";
 
@@ -52,7 +56,8 @@ impl Cut for RbTokensWgmma {
         let signs = rest as f64 / share.min(under_way as f64 / LATENCY);
         let own = START + self.quantising() + self.counting().max(signs);
         let each = self.grid().div_ceil(card.multiprocessors) as f64;
-        (own * each + EXCHANGE) / card.clock
+        let shared = SHARED * self.shared_bytes() as f64 / card.shared as f64;
+        (own * each + EXCHANGE + shared) / card.clock
     }
 
     fn grid(&self) -> [usize; 2] {
