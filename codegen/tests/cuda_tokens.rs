@@ -258,4 +258,7 @@ fn what_does_not_fit_is_left_to_others() {
     let wide = layout(&[4096], 1 << 20, 4, false);
     let wanted = product(wide, 16, 16, Finish::Store, false);
     assert_eq!(by_warps(wanted, arch("sm_89")), None);
+    let tall = layout(&[4096], 28672, 2, false);
+    let halved = by_groups(product(tall, 16, 16, Finish::Store, false));
+    assert!((2..16).contains(&halved.of.tokens));
 }

@@ -213,6 +213,15 @@ impl Places {
     }
 }
 
+/// Where a block has its scales, and what it learns of its inputs.
+pub(super) const PLACES: &str = r#"
+  extern __shared__ __align__(128) u8 shared[];
+  u16* const h_here = (u16*)(shared + H_AT);         // [set][chunk][256]
+  float* const g_rows = (float*)(shared + G_AT);     // [tile][path][16]
+  int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
+  u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
+"#;
+
 /// The warps that compute wait for each other; there may be one more.
 pub(super) const WORKERS: &str = r#"
 __device__ __forceinline__ void workers_meet() { asm volatile("bar.sync 1, %0;" :: "n"(WARPS * 32) : "memory"); }

@@ -123,7 +123,7 @@ const LATENCY: f64 = 0.5e-6;
 /// Share of the multiprocessors that stays empty where clusters are large.
 const FRAGMENTS: f64 = 0.08;
 /// Bytes of shared memory that the system takes of every block.
-const RESERVED: usize = 1 << 10;
+pub(super) const RESERVED: usize = 1 << 10;
 /// Blocks that a multiprocessor holds at most, whatever they need.
 const MOST_BLOCKS: usize = 32;
 /// Registers of a multiprocessor.

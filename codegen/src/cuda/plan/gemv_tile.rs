@@ -16,7 +16,7 @@
 
 use rabitc_rbx::SmArch;
 
-use super::cost::Room;
+use super::cost::{RESERVED, Room};
 use super::product::Cut;
 use crate::cuda::kernels::finish::Finish;
 use crate::cuda::kernels::rb_gemv::{Alone, GemvTile, HALF_SHARED, Next, REGISTERS, RbGemv};
@@ -27,8 +27,6 @@ const MOST_SPLITS: usize = 8;
 const WARPS: usize = 16;
 /// Bytes of signs that a block has under way where blocks of successive kernels do not overlap.
 const MOST_SIGNS_APART: usize = 48 << 10;
-/// Bytes of shared memory that the system takes of every block.
-const RESERVED: usize = 1 << 10;
 /// Registers of a multiprocessor.
 const ALL_REGISTERS: usize = 1 << 16;
 /// Blocks of a cluster that are placed on neighbouring multiprocessors.

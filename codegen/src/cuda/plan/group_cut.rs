@@ -9,15 +9,15 @@
 //!
 //! where planes are the busiest scheduler's units; counting is the matrix instructions of all groups, which
 //! share the units, and what the busiest group waits beside; and signs are those that a block had no room
-//! for before, at the rate that what it has under way allows. The constants follow times of many ways to cut the products of a 7 B model
-//! on an H200: they rank the ways to cut a product.
+//! for before, at the rate that what it has under way allows. The constants follow times of many ways to
+//! cut the products of a 7 B model on an H200: they rank the ways to cut a product.
 
 use rabitc_rbx::SmArch;
 
 use super::cost::{Card, SCHEDULERS};
 use super::group_tile::candidates;
 use super::product::{Cut, Task};
-use super::token_cut::task;
+use super::several_tokens::task;
 use crate::cuda::kernels::rb_tokens_wgmma::RbTokensWgmma;
 
 /// Cycles of every launch, x included.

@@ -6,8 +6,10 @@
 
 use rabitc_rbx::SmArch;
 
-use super::token_tile::{blocks, row_tiles};
+use super::cost::RESERVED;
+use super::several_tokens::{blocks, of_most_tokens, row_tiles};
 use crate::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
+use crate::cuda::kernels::several_tokens::SeveralTokens;
 
 /// Blocks of a cluster; larger clusters are not portable, and smaller ones make more planes.
 const SPLITS: [usize; 3] = [8, 4, 2];
@@ -17,45 +19,36 @@ const FEWEST_GROUPS: usize = 2;
 const MOST_SLOTS: usize = 8;
 /// So many are tried one by one.
 const FEW_SLOTS: usize = 3;
-/// Bytes that the system takes of every block's shared memory.
-const RESERVED: usize = 1 << 10;
 
-/// Every way to cut `product` for as many of its tokens as fit `arch`; none if not even two do.
+/// Every way to cut `product` for as many of its tokens as fit `arch`; none if not even two do, and
+/// where there are no clusters.
 pub fn candidates(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
-    if !arch.has_clusters() {
-        return Vec::new();
-    }
-    let mut product = product.clone();
-    loop {
-        let cuts = cuts(&product, arch);
-        if !cuts.is_empty() || product.of.tokens <= 2 {
-            return cuts;
-        }
-        product.of.tokens /= 2;
+    match arch.has_clusters() {
+        true => of_most_tokens(&product.of, |of| cuts(of, arch)),
+        false => Vec::new(),
     }
 }
 
-fn cuts(product: &RbTokensWgmma, arch: SmArch) -> Vec<RbTokensWgmma> {
-    let chunks = product.of.layout.input_tiles();
-    let most = SPLITS.into_iter().find(|s| *s <= chunks).unwrap_or(1);
-    let all_splits = SPLITS.into_iter().filter(|s| *s <= chunks);
-    let all_splits = all_splits.chain((most == 1).then_some(1));
+fn cuts(of: &SeveralTokens, arch: SmArch) -> Vec<RbTokensWgmma> {
+    let chunks = of.layout.input_tiles();
+    let mut all_splits: Vec<_> = SPLITS.into_iter().filter(|s| *s <= chunks).collect();
+    if all_splits.is_empty() {
+        all_splits.push(1);
+    }
     let mut all = Vec::new();
     for splits in all_splits {
-        let clusters = (blocks(arch, splits) / splits).max(1);
-        let row_tiles = row_tiles(&product.of, clusters);
+        let row_tiles = row_tiles(of, blocks(arch, splits) / splits);
+        let tile = GroupTile {
+            splits,
+            row_tiles,
+            ..GroupTile::UNCUT
+        };
+        let of = of.clone();
+        let product = RbTokensWgmma { of, tile };
         for groups in FEWEST_GROUPS..=product.most_groups() {
-            let tile = GroupTile {
-                splits,
-                row_tiles,
-                groups,
-                slots: 1,
-            };
-            let product = RbTokensWgmma {
-                tile,
-                ..product.clone()
-            };
-            all.extend(with_slots(&product, arch));
+            let tile = GroupTile { groups, ..tile };
+            let of = product.of.clone();
+            all.extend(with_slots(&RbTokensWgmma { of, tile }, arch));
         }
     }
     all

@@ -20,6 +20,7 @@ pub mod product;
 mod residual_binary;
 #[cfg(test)]
 mod several_tests;
+mod several_tokens;
 mod table;
 mod token_cut;
 mod token_tile;

@@ -111,10 +111,7 @@ pub const COST_MODEL: &str = "by the cost model";
 
 /// `wanted` cut in the way that is expected to be fastest; `None` if nothing fits the architecture.
 pub fn cheapest<T: Cut>(wanted: &T, arch: SmArch) -> Option<T> {
-    let cuts = wanted.candidates(arch).into_iter();
-    let timed = cuts.map(|cut| (cut.seconds(arch), cut));
-    let best = timed.min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, cut)| cut)
+    choose(wanted, arch, "", &unmeasured).map(|(cut, _)| cut)
 }
 
 /// Chooses how `wanted` is cut for a program; `None` if nothing fits the architecture.

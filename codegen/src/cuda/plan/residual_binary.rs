@@ -19,6 +19,18 @@ use crate::cuda::kernels::rb_tokens_wgmma::{GroupTile, RbTokensWgmma};
 use crate::cuda::kernels::several_tokens::SeveralTokens;
 use crate::cuda::layout::GpuLayout;
 
+/// A kernel of a product that was chosen.
+struct Chosen {
+    /// Blocks along x.
+    blocks: usize,
+    /// Tokens of a block.
+    tokens: usize,
+    /// Columns of the result.
+    columns: usize,
+    /// The kernel's number.
+    kernel: usize,
+}
+
 /// A layer's parts.
 pub(super) struct Layer<'a> {
     pub op: &'a ResidualBinary,
@@ -181,30 +193,24 @@ impl Lowering<'_, '_> {
         let finish = self.finish(here, &layer);
         let norm = (layer.op.prologue == Prologue::RmsNorm).then_some(layer.op.eps);
         let several = self.several(here, &layer, x, finish, norm);
-        let (blocks, tokens, columns, kernel, state) = match several {
-            Some((blocks, tokens, columns, kernel)) => {
-                let state = Some(Operand::Arg(GpuArg::State));
-                (blocks, tokens, columns, kernel, state)
-            }
-            None => {
-                let product = self.one_by_one(here, &layer, x, finish, norm)?;
-                let (blocks, columns) = (product.grid(), product.columns());
-                (blocks, 1, columns, self.table.kernel(product), None)
-            }
+        let state = several.as_ref().map(|_| Operand::Arg(GpuArg::State));
+        let chosen = match several {
+            Some(chosen) => chosen,
+            None => self.one_by_one(here, &layer, x, finish, norm)?,
         };
+        let columns = chosen.columns;
         let mut args = self.product_args(here, x, layer.packed, layer.residual, columns);
         args.extend(state);
         let grid = [
-            Blocks::Fixed(blocks as u32),
-            here.blocks(tokens as u32),
+            Blocks::Fixed(chosen.blocks as u32),
+            here.blocks(chosen.tokens as u32),
             Blocks::ONE,
         ];
-        self.launch_kernel(here, kernel, grid, args);
+        self.launch_kernel(here, chosen.kernel, grid, args);
         Ok(())
     }
 
-    /// The product of several tokens at once: its blocks, the tokens of a block, columns of the
-    /// result and the kernel's number; `None` if shared memory holds no two tokens.
+    /// The product of several tokens at once; `None` if shared memory holds no two of them.
     fn several(
         &mut self,
         here: &Here,
@@ -212,7 +218,7 @@ impl Lowering<'_, '_> {
         x: View,
         finish: Finish,
         norm: Option<f32>,
-    ) -> Option<(usize, usize, usize, usize)> {
+    ) -> Option<Chosen> {
         let of = SeveralTokens {
             layout: layer.layout.clone(),
             tokens: self.mode.max_tokens.next_power_of_two(),
@@ -227,24 +233,32 @@ impl Lowering<'_, '_> {
         if arch.has_clusters() {
             let tile = GroupTile::UNCUT;
             let cut = self.table.cut(&RbTokensWgmma { of, tile }, arch)?;
-            let (blocks, tokens, columns) = (cut.grid(), cut.of.tokens, cut.of.width());
-            return Some((blocks, tokens, columns, self.table.kernel(cut)));
+            return Some(Chosen {
+                blocks: cut.grid(),
+                tokens: cut.of.tokens,
+                columns: cut.of.width(),
+                kernel: self.table.kernel(cut),
+            });
         }
         let tile = TokenTile::UNCUT;
         let cut = self.table.cut(&RbTokens { of, tile }, arch)?;
-        let (blocks, tokens, columns) = (cut.grid(), cut.of.tokens, cut.of.width());
-        Some((blocks, tokens, columns, self.table.kernel(cut)))
+        Some(Chosen {
+            blocks: cut.grid(),
+            tokens: cut.of.tokens,
+            columns: cut.of.width(),
+            kernel: self.table.kernel(cut),
+        })
     }
 
     /// The product of one token after the other.
     fn one_by_one(
-        &self,
+        &mut self,
         here: &Here,
         layer: &Layer<'_>,
         x: View,
         finish: Finish,
         norm: Option<f32>,
-    ) -> Result<RbGemv, CodegenError> {
+    ) -> Result<Chosen, CodegenError> {
         let mut product = RbGemv {
             layout: layer.layout.clone(),
             planes: self.options.planes,
@@ -256,7 +270,12 @@ impl Lowering<'_, '_> {
         };
         let tile = gemv_tile::choose(&product, self.options.arch);
         product.tile = tile.ok_or_else(|| self.does_not_fit(here))?;
-        Ok(product)
+        Ok(Chosen {
+            blocks: product.grid(),
+            tokens: 1,
+            columns: product.columns(),
+            kernel: self.table.kernel(product),
+        })
     }
 
     /// The input of a product of a few tokens: gates were computed by the product before.

@@ -12,11 +12,11 @@
 
 use rabitc_rbx::SmArch;
 
-use super::cost::Card;
-use super::product::{Cut, Rounding, Task};
-use super::token_tile::{SCHEDULERS, busiest, candidates};
+use super::cost::{Card, SCHEDULERS};
+use super::product::{Cut, Task};
+use super::several_tokens::task;
+use super::token_tile::{busiest, candidates};
 use crate::cuda::kernels::rb_tokens::RbTokens;
-use crate::cuda::kernels::several_tokens::SeveralTokens;
 use crate::cuda::layout::TILE_BYTES;
 
 /// Cycles of every launch.
@@ -64,20 +64,6 @@ impl Cut for RbTokens {
 
     fn task(&self) -> Task {
         task(&self.of)
-    }
-}
-
-/// What a product of several tokens computes.
-pub(super) fn task(of: &SeveralTokens) -> Task {
-    Task {
-        layout: of.layout.clone(),
-        tokens: of.tokens,
-        rounding: Rounding::Planes(of.planes),
-        x_stride: of.x_stride,
-        norm: of.norm,
-        gate: of.finish.gate(),
-        residual: of.finish.residual(),
-        columns: of.width(),
     }
 }
 

@@ -40,6 +40,12 @@ fn candidates_have_one_problem_and_names_of_their_own() {
     check_names(&wanted.candidates(arch()));
 }
 
+#[test]
+fn there_are_none_where_kernels_overlap() {
+    let wanted = product(&[4096], 1024, 2, 8, false);
+    assert!(wanted.candidates("sm_90".parse().unwrap()).is_empty());
+}
+
 proptest! {
     /// Every candidate fits, covers all rows and has work for a block.
     #[test]

@@ -1,12 +1,7 @@
 //! What a block loads, and x as planes, as CUDA C++.
 
-/// Where everything is, and what can be loaded before the kernel ahead has ended.
+/// Where everything else is, and what does not depend on x.
 pub const FETCH: &str = r#"
-  extern __shared__ __align__(128) u8 shared[];
-  u16* const h_here = (u16*)(shared + H_AT);         // [set][chunk][256]
-  float* const g_rows = (float*)(shared + G_AT);     // [tile][path][16]
-  int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
-  u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
   float* const squares = (float*)(shared + SQUARES_AT);  // of a chunk and token
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);

@@ -18,7 +18,7 @@ mod shape;
 
 use rabitc_rbx::SmArch;
 
-use super::several_tokens::{FINISH, NO_REMOTE, SeveralTokens, WORKERS};
+use super::several_tokens::{FINISH, NO_REMOTE, PLACES, SeveralTokens, WORKERS};
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
 
 /// How the work is cut.
@@ -72,7 +72,14 @@ impl CudaSpec for RbTokens {
 
     fn source(&self, arch: SmArch) -> Source {
         let (t, of) = (&self.tile, &self.of);
-        let stages = [making::FETCH, making::QUANTISE, counting::COUNT, FINISH].concat();
+        let stages = [
+            PLACES,
+            making::FETCH,
+            making::QUANTISE,
+            counting::COUNT,
+            FINISH,
+        ]
+        .concat();
         let b = Builder::new(self.name(), arch, (t.warps * 32) as u32).shared(self.shared_bytes());
         let b = of
             .declare(b)

@@ -1,12 +1,7 @@
 //! What a block fetches before the kernel ahead has ended, as CUDA C++.
 
-/// Where everything is, and the copies that a warp of its own asks for.
+/// Where everything else is, and the copies that a warp of its own asks for.
 pub const FETCH: &str = r#"
-  extern __shared__ __align__(128) u8 shared[];
-  u16* const h_here = (u16*)(shared + H_AT);         // [set][chunk][256]
-  float* const g_rows = (float*)(shared + G_AT);     // [tile][path][16]
-  int* const sums = (int*)(shared + SUMS_AT);        // Σ q of a set and token
-  u32* const largest = (u32*)(shared + LARGEST_AT);  // max |u| of a set and token, as bits
   float* const squares = (float*)(shared + SQUARES_AT);  // of a part of the inputs and a token; the other blocks get their sums
   float* const inverse = (float*)(shared + INVERSE_AT);  // 1 / rms of a token
   float* const inbox = (float*)(shared + INBOX_AT);

@@ -22,7 +22,7 @@ mod shape;
 
 use rabitc_rbx::SmArch;
 
-use super::several_tokens::{FINISH, NO_REMOTE, SeveralTokens, WORKERS};
+use super::several_tokens::{FINISH, NO_REMOTE, PLACES, SeveralTokens, WORKERS};
 use crate::cuda::source::{ACTIVATIONS, Builder, CudaSpec, REDUCTIONS, Source};
 
 /// How the work is cut.
@@ -107,6 +107,7 @@ impl CudaSpec for RbTokensWgmma {
 
     fn source(&self, arch: SmArch) -> Source {
         let stages = [
+            PLACES,
             fetching::FETCH,
             making::BEFORE,
             "  wait_for_previous();\n",
